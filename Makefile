@@ -1,0 +1,37 @@
+# Everything a newcomer needs: make help
+PYTHON ?= python3
+VENV   ?= .venv
+NAME   ?= udp-loss
+ENGINE ?= auto
+SEED   ?=
+ARGS   ?=
+
+READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help scenario test lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+scenario: $(READY) ## run one: make scenario NAME=udp-loss [ENGINE=docker|namespaces|auto] [SEED=7] [ARGS=...]
+	@$(VENV)/bin/testbed run $(NAME) --engine $(ENGINE) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures
+	@$(VENV)/bin/pytest $(ARGS)
+
+lint: $(DEV) ## style, types and import rules
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+clean: $(READY) ## remove what dead runs left on this machine
+	@$(VENV)/bin/testbed clean
+
+$(READY): pyproject.toml
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV): $(READY)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@

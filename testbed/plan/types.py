@@ -1,0 +1,211 @@
+"""What would be built, decided to the last address: plain frozen data that turns into JSON and back.
+
+Everything after planning (engines, agent, runner, judge) reads the plan and never the scenario file.
+Integers are in base units with the unit last in the name. Tuples, not lists: a plan does not change.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from testbed.conditions.condition import Condition
+
+PLAN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    name: str
+    subnet: str  # "198.18.0.0/24"
+    gateway: str  # the address Docker gives its bridge; no host uses it, and the door in front of it is shut
+
+
+@dataclass(frozen=True)
+class Interface:
+    name: str  # "eth0", "eth1", ... in the order of the host's networks
+    network: str
+    ip: str
+    prefix_bits: int
+    mac: str  # 02:42 + the four bytes of the address: what Docker gives by default, set and read back anyway
+
+
+@dataclass(frozen=True)
+class Route:
+    to: str  # in CIDR form
+    dev: str
+    src: str | None = None
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    ip: str
+    mac: str
+    dev: str
+
+
+@dataclass(frozen=True)
+class File:
+    """One file copied into a host. Exactly one of `source` (relative to the scenario file) and `text`."""
+
+    target: str  # absolute path in the host
+    source: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is read from a program that does not write our records."""
+
+    name: str
+    prints: str | None = None  # a regex; its first group (or the whole match) is a sample
+    json: str | None = None  # a.b.c into each JSON line
+    unit: str | None = None  # "ms", "bytes", ...: the sample's unit; None: a plain number or a word
+    file: str | None = None  # a collected path; None: stdout
+
+
+@dataclass(frozen=True)
+class Ready:
+    """When a `serve` counts as ready. `auto`: listens (TCP), is bound (UDP, UNIX) or prints READY."""
+
+    kind: Literal["auto", "listens", "prints", "answers", "wait"]
+    within_ns: int
+    sockets: tuple[str, ...] = ()  # "tcp 80", "udp 53", "unix /run/x.sock"
+    regex: str | None = None
+    argv: tuple[str, ...] = ()
+    wait_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    id: str  # "host.program"
+    name: str
+    host: str
+    kind: Literal["run", "serve"]
+    argv: tuple[str, ...]
+    after: tuple[tuple[str, str], ...]  # (program id, "ready" | "started" | "ended")
+    ready: Ready
+    timeout_ns: int  # run only
+    stdin: str | None  # literal text
+    stdin_file: str | None  # relative to the scenario file
+    environment: dict[str, str]  # complete
+    working_dir: str
+    user: str | None
+    files: tuple[File, ...]
+    collect: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    stop_signal: str
+    stop_grace_ns: int
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Host:
+    name: str
+    group: str | None  # the name in the file when it has a `count`
+    index: int  # 1 for a host without `count`
+    image: str | None
+    build: str | None
+    interfaces: tuple[Interface, ...]
+    names: tuple[tuple[str, tuple[str, ...]], ...]  # /etc/hosts: (address, names)
+    routes: tuple[Route, ...]  # the whole table
+    neighbours: tuple[Neighbour, ...]
+    sysctls: dict[str, str]
+    capabilities: tuple[str, ...]  # the whole set, without CAP_
+    volumes: tuple[tuple[str, str], ...]  # (volume, path)
+    programs: tuple[str, ...]  # ids
+
+
+@dataclass(frozen=True)
+class Link:
+    """One direction between two hosts over one network, watched or impaired."""
+
+    id: str  # "sensor->collector over lan", always in full
+    source: str
+    target: str
+    network: str
+    condition: Condition
+    rule: str  # the key of `links:` that won; "" when only an expectation names it
+    line: int
+    overruled: tuple[str, ...] = ()  # the keys that named it too and lost
+
+
+@dataclass(frozen=True)
+class Expectation:
+    text: str
+    because: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Ends:
+    outcome: Literal["pass", "fail", "error", "inconclusive"] = "pass"
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    scenario: str
+    about: str
+    file: str  # the file's own name, without a directory
+    tags: tuple[str, ...]
+    seed: int
+    timeout_ns: int
+    duration_ns: int | None
+    requires: tuple[str, ...]
+    networks: tuple[Network, ...]
+    hosts: tuple[Host, ...]
+    groups: dict[str, tuple[str, ...]]  # group name -> its hosts, in order
+    volumes: tuple[str, ...]
+    programs: tuple[Program, ...]  # in start order
+    links: tuple[Link, ...]
+    expectations: tuple[Expectation, ...]
+    ends: Ends
+    fails_when: tuple[str, ...]  # names only; `prove` plans each of them anew
+    plan_format: int = PLAN_FORMAT
+    notes: tuple[str, ...] = field(default=())  # what the author should know: jitter may reorder, samples needed
+
+    def host(self, name: str) -> Host:
+        """The host of that name. Raises KeyError."""
+        return {host.name: host for host in self.hosts}[name]
+
+    def program(self, program_id: str) -> Program:
+        """The program of that id. Raises KeyError."""
+        return {program.id: program for program in self.programs}[program_id]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        """The inverse of `to_json`. Raises ValueError if the data is not a plan of this format."""
+        if data.get("plan_format") != PLAN_FORMAT:
+            raise ValueError(f"plan format {data.get('plan_format')!r}, this version reads {PLAN_FORMAT}")
+        try:
+            return typing.cast(Plan, _build(cls, data))
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise ValueError(f"not a plan: {problem}") from problem
+
+
+def _build(kind: Any, data: Any) -> Any:
+    """Rebuild nested frozen dataclasses and tuples from what JSON keeps of them."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        known = typing.get_type_hints(kind)
+        unknown = set(data) - {f.name for f in fields(kind)}
+        if unknown:
+            raise TypeError(f"{getattr(kind, '__name__', kind)} has no {sorted(unknown)}")
+        return kind(**{k: _build(known[k], v) for k, v in data.items()})  # type: ignore[operator]
+    if origin in (typing.Union, types.UnionType):
+        inner = [a for a in arguments if a is not type(None)]
+        return None if data is None else _build(inner[0], data)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_build(arguments[0], item) for item in data)
+        return tuple(_build(a, item) for a, item in zip(arguments, data, strict=True))
+    if origin is dict:
+        return {key: _build(arguments[1], value) for key, value in data.items()}
+    return data
