@@ -1,0 +1,206 @@
+"""What the programs share: units and addresses on the command line, SIGTERM, errors in words, and records.
+
+A record is a JSON object on a line of standard output; the last part of a key is its unit. Programs write
+their records when the work is over, so that printing never disturbs what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+TIME_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+SIZE_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+WHAT_TO_TRY = {
+    "EACCES": "ports below 1024 need the capability NET_BIND_SERVICE",
+    "EADDRINUSE": "another program has this port",
+    "EADDRNOTAVAIL": "--bind takes an address of this host",
+    "EAI_AGAIN": "in a host of the testbed, names come from /etc/hosts alone",
+    "EAI_NONAME": "in a host of the testbed, names come from /etc/hosts alone",
+    "ECONNREFUSED": "nothing listens there",
+    "ENOENT": "see /proc/sys/net/ipv4/tcp_available_congestion_control",
+    "ENETUNREACH": "no route: are both hosts on one network?",
+    "ETIMEDOUT": "--timeout sets how long to wait",
+}
+
+_PATTERN = bytes(range(256)) * 257
+
+
+class Failed(Exception):
+    """A socket error that prevents the work. `name` is its symbol, the message is for people."""
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        super().__init__(message)
+
+
+class Terminated(Exception):
+    """SIGTERM came."""
+
+
+# ---------------------------------------------------------------- the command line: types for argparse
+
+
+def time_ns(text: str) -> int:
+    """`1.5ms` -> 1500000. Raises ArgumentTypeError."""
+    return _quantity(text, TIME_NS, "5ms")
+
+
+def size_bytes(text: str) -> int:
+    """`64KiB` -> 65536. Raises ArgumentTypeError."""
+    return _quantity(text, SIZE_BYTES, "64KiB")
+
+
+def _quantity(text: str, units: dict[str, int], example: str) -> int:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text)
+    if not match or match[2] not in units:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number with one of {' '.join(units)}, as in {example}"
+        )
+    value = Decimal(match[1]) * units[match[2]]
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {next(iter(units))}")
+    return int(value)
+
+
+def number(text: str) -> int:
+    """`20` -> 20, whole and from 0 to 2**32 - 1. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"[0-9]+", text) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, as in 20")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """`9000` -> 9000; 0 lets the kernel choose. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"[0-9]+", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, as in 9000")
+    return int(text)
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """`server:9000` or `[2001:2::1]:9000`. Raises ArgumentTypeError."""
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]+)", text)
+    if not match or not 0 < int(match[3]) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in server:9000 or [2001:2::1]:9000")
+    return match[1] or match[2], int(match[3])
+
+
+# ---------------------------------------------------------------- sockets and their errors
+
+
+def server_socket(kind: socket.SocketKind, bind: str, port: int) -> socket.socket:
+    """A socket bound to that address and port; standard error says to which. Raises Failed."""
+    with doing(f"binding {bind} port {port}"):
+        family, _, _, _, address = socket.getaddrinfo(bind, port, type=kind, flags=socket.AI_PASSIVE)[0]
+        sock = socket.socket(family, kind)
+        try:
+            if kind == socket.SOCK_STREAM:  # else a server cannot come back while its old connections time out
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+    bound_ip, bound_port = sock.getsockname()[:2]
+    print(f"bound to {bound_ip} port {bound_port}", file=sys.stderr, flush=True)
+    return sock
+
+
+def client_socket(
+    kind: socket.SocketKind, to: tuple[str, int], bind: str | None
+) -> tuple[socket.socket, tuple[Any, ...]]:
+    """A socket that is not yet connected, and the address to connect it to. Raises Failed."""
+    with doing(f"looking up {to[0]}"):
+        family, _, _, _, address = socket.getaddrinfo(*to, type=kind)[0]
+    sock = socket.socket(family, kind)
+    if bind is not None:
+        try:
+            with doing(f"binding {bind}"):
+                sock.bind((bind, 0))
+        except Failed:
+            sock.close()
+            raise
+    return sock, address
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Turn an OSError or EOFError of the body into Failed: what was being done, what came back, what to try."""
+    try:
+        yield
+    except (OSError, EOFError) as problem:
+        name = error_name(problem)
+        hint = f" ({WHAT_TO_TRY[name]})" if name in WHAT_TO_TRY else ""
+        raise Failed(name, f"{what}: {name}: {getattr(problem, 'strerror', None) or problem}{hint}") from problem
+
+
+def error_name(problem: OSError | EOFError) -> str:
+    """The symbol of an error: ECONNREFUSED, EAI_NONAME; ETIMEDOUT for a socket's own timeout; EOF."""
+    if isinstance(problem, EOFError):
+        return "EOF"
+    if isinstance(problem, socket.gaierror):
+        names = [name for name in dir(socket) if name.startswith("EAI_")]
+        return next((name for name in names if getattr(socket, name) == problem.errno), "EAI_FAIL")
+    if isinstance(problem, TimeoutError):
+        return "ETIMEDOUT"
+    return errno.errorcode.get(problem.errno or 0, "EIO")
+
+
+# ---------------------------------------------------------------- the life of a program
+
+
+def run(program: str, work: Callable[[], None], records: Callable[[], Iterable[dict[str, Any]]]) -> int:
+    """Do the work until it ends or SIGTERM comes, write the records either way, and return the exit status."""
+    failed = None
+    try:
+        _until_sigterm(work)
+    except Failed as problem:
+        failed = problem
+    lines = [json.dumps(record) + "\n" for record in records()]
+    if failed:
+        print(f"{program}: {failed}", file=sys.stderr, flush=True)
+        lines.append(json.dumps({"error": failed.name}) + "\n")
+    try:
+        sys.stdout.write("".join(lines))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as with `| head`: nothing more can be said, and nobody minds
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1 if failed else 0
+
+
+def _until_sigterm(work: Callable[[], None]) -> None:
+    """Two `try`, so that a signal which arrives while the inner one is being left is caught as well."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    try:
+        try:
+            signal.signal(signal.SIGTERM, stop)
+            work()
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on, the records get out
+    except Terminated:
+        pass
+
+
+def say_ready() -> None:
+    """The line that whoever starts a server waits for."""
+    print("READY", flush=True)
+
+
+def pattern(number: int, length: int) -> bytes:
+    """`length` bytes (65,536 at most) that differ from those of the 255 numbers before and after."""
+    start = number % 256
+    return _PATTERN[start : start + length]
