@@ -86,6 +86,9 @@ class Engine(Protocol):
     def start(self, host: str, command: Command, stdout: Sink, stderr: Sink) -> Process:
         """Run a command in a host. Raises CommandNotFound; anything else that fails is EngineError."""
 
+    def entrance(self, host: str) -> str:
+        """A shell command that enters the host from another terminal, for `--keep`."""
+
     def describe(self) -> dict[str, Any]:
         """Versions and limits, for the records."""
 

@@ -1,0 +1,195 @@
+"""When which program starts, is ready, has to be stopped: the decisions, without a clock, a thread or a process.
+
+The runner tells what happened (`started`, `ready`, `ended`), asks `step(now)` what to do next, and does it.
+All times are CLOCK_MONOTONIC nanoseconds, given as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from testbed.measure.records import ProgramRecord
+from testbed.plan.types import Program
+
+State = Literal["waiting", "running", "ready", "ended", "blocked"]
+
+
+@dataclass(frozen=True)
+class Start:
+    id: str
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Send a signal: to the program alone, or, for SIGKILL, to all that it started as well."""
+
+    id: str
+    signal: str
+    tree: bool = False
+
+
+Action = Start | Signal
+
+
+@dataclass
+class _Life:
+    program: Program
+    record: ProgramRecord
+    state: State = "waiting"
+    stop_sent_ns: int | None = None
+    killed: bool = False
+    timed_out: bool = False
+    why_blocked: str = ""
+
+
+@dataclass
+class Lifecycle:
+    """The programs of one run. `start_ns` is when the run began; `timeout_ns` bounds all of it."""
+
+    programs: Iterable[Program]
+    start_ns: int
+    timeout_ns: int
+    duration_ns: int | None = None
+    fail: str = ""  # why the run as a whole failed
+    stopping: bool = False
+    _lives: dict[str, _Life] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for program in self.programs:
+            self._lives[program.id] = _Life(program, ProgramRecord(program.id, program.kind))
+
+    # what happened
+
+    def started(self, id: str, now_ns: int) -> None:
+        life = self._lives[id]
+        life.state, life.record.started_ns = "running", now_ns
+
+    def ready(self, id: str, now_ns: int) -> None:
+        life = self._lives[id]
+        if life.state == "running":
+            life.state, life.record.ready_ns = "ready", now_ns
+
+    def ended(self, id: str, exit: int | str, now_ns: int) -> None:
+        life = self._lives[id]
+        life.record.ended_ns = now_ns
+        life.record.exit = "timeout" if life.timed_out else exit
+        if life.program.kind == "serve" and life.state == "running" and not life.record.never_ready:
+            life.record.never_ready = f"it ended with {exit} before it was ready"
+        life.state = "ended"
+
+    # what to ask about
+
+    @property
+    def records(self) -> dict[str, ProgramRecord]:
+        return {id: life.record for id, life in self._lives.items()}
+
+    def in_state(self, *states: State) -> list[Program]:
+        """The programs that are in one of these states now, in start order."""
+        return [life.program for life in self._lives.values() if life.state in states]
+
+    def unready(self) -> list[Program]:
+        """Serves that run and are not ready yet: their readiness has to be looked at."""
+        return [
+            life.program
+            for life in self._lives.values()
+            if life.program.kind == "serve" and life.state == "running" and not life.record.never_ready
+        ]
+
+    def blocked(self) -> dict[str, str]:
+        """Programs that can never start, and why."""
+        return {id: life.why_blocked for id, life in self._lives.items() if life.state == "blocked"}
+
+    @property
+    def over(self) -> bool:
+        """Nothing runs any more and nothing will start."""
+        return self.stopping and not self.in_state("running", "ready")
+
+    # what to do
+
+    def stop(self) -> None:
+        """Bring the run to its end: nothing new starts, and what runs gets its stop signal at the next step."""
+        self.stopping = True
+
+    def step(self, now_ns: int) -> list[Action]:
+        """All that has to be done now. Each action is given once."""
+        if not self.stopping:
+            self._settle(now_ns)
+        actions: list[Action] = []
+        if self.stopping:
+            actions += [a for life in self._lives.values() for a in self._end(life, now_ns)]
+        else:
+            actions += [a for life in self._lives.values() for a in self._overdue(life, now_ns)]
+            actions += [Start(life.program.id) for life in self._lives.values() if self._can_start(life)]
+        return actions
+
+    def _settle(self, now_ns: int) -> None:
+        """Mark what came out of the passing of time and of other programs' ends."""
+        for program in self.unready():
+            record = self._lives[program.id].record
+            if record.started_ns is not None and now_ns - record.started_ns > program.ready.within_ns:
+                record.never_ready = f"it was not ready within {program.ready.within_ns / 1e9:g} s"
+        for _ in self._lives:  # a blocked program blocks others: as many rounds as a chain can be long
+            for life in self._lives.values():
+                life.why_blocked = life.why_blocked or (self._never(life) if life.state == "waiting" else "")
+                if life.why_blocked:
+                    life.state = "blocked"
+        elapsed_ns = now_ns - self.start_ns
+        if elapsed_ns > self.timeout_ns:
+            late = [p.id for p in self.in_state("running", "waiting") if p.kind == "run"] or ["its duration"]
+            self.fail = (
+                f"the run was not over within its timeout of {self.timeout_ns / 1e9:g} s: {', '.join(late)}"
+            )
+            self.stop()
+        waiting = [p for p in self.in_state("waiting", "running") if p.kind == "run"] or self.in_state("waiting")
+        if not waiting and not self.unready() and elapsed_ns >= (self.duration_ns or 0):
+            self.stop()
+
+    def _never(self, life: _Life) -> str:
+        """Why this program can never start; "" while it still can."""
+        for id, event in life.program.after:
+            other = self._lives[id]
+            if other.state == "blocked":
+                return f"{id} did not start"
+            ended_unready = other.state == "ended" and other.record.ready_ns is None
+            if event == "ready" and (other.record.never_ready or ended_unready):
+                return f"{id} did not get ready"
+            if event == "ended" and other.state == "ended" and other.record.exit != 0:
+                return f"{id} ended with {other.record.exit}"
+        return ""
+
+    def _can_start(self, life: _Life) -> bool:
+        return life.state == "waiting" and all(self._happened(id, event) for id, event in life.program.after)
+
+    def _happened(self, id: str, event: str) -> bool:
+        record, state = self._lives[id].record, self._lives[id].state
+        if event == "started":
+            return record.started_ns is not None
+        if event == "ready":
+            return record.ready_ns is not None
+        return state == "ended" and record.exit == 0
+
+    def _overdue(self, life: _Life, now_ns: int) -> list[Action]:
+        """A `run` beyond its timeout gets SIGTERM, and SIGKILL after its grace period."""
+        began = life.record.started_ns
+        if life.program.kind != "run" or life.state != "running" or began is None:
+            return []
+        if life.stop_sent_ns is None and now_ns - began > life.program.timeout_ns:
+            life.timed_out = True
+        return self._terminate(life, "TERM", now_ns) if life.timed_out else []
+
+    def _end(self, life: _Life, now_ns: int) -> list[Action]:
+        if life.state not in ("running", "ready"):
+            return []
+        life.record.stopped = life.record.stopped or not life.timed_out
+        return self._terminate(life, life.program.stop_signal, now_ns)
+
+    def _terminate(self, life: _Life, signal: str, now_ns: int) -> list[Action]:
+        if life.stop_sent_ns is None:
+            life.stop_sent_ns = now_ns
+            return [Signal(life.program.id, signal)]
+        if not life.killed and now_ns - life.stop_sent_ns > life.program.stop_grace_ns:
+            life.killed = True
+            return [Signal(life.program.id, "KILL", tree=True)]
+        return []

@@ -1,0 +1,60 @@
+"""What a scenario needs that an engine or a machine may lack. The answer is a reason to skip, never a guess."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from testbed.plan.types import Plan
+
+
+def unmet(plan: Plan, engine: str) -> list[str]:
+    """Why this plan cannot run on this engine here; empty if it can. One reason for each requirement."""
+    reasons = [reason for word in plan.requires if (reason := _unmet(word, engine))]
+    foreign = [host.name for host in plan.hosts if host.image or host.build]
+    if foreign and engine != "docker":
+        reasons.append(f"`image:` and `build:` need the docker engine (host {', '.join(foreign)})")
+    return reasons
+
+
+def _unmet(word: str, engine: str) -> str:
+    if word in ("docker", "namespaces"):
+        return "" if engine in (word, "fake") else f"it requires the {word} engine, and this is {engine}"
+    if word.startswith("cpus:"):
+        have = os.cpu_count() or 1
+        return "" if have >= int(word[5:]) else f"it requires {word[5:]} processors, and {have} are here"
+    if word == "root":
+        here = engine == "docker" or os.geteuid() == 0
+        return "" if here else "it requires root, and an ordinary user runs it"
+    present = {"netem": _has_netem, "sctp": _has_sctp, "ipv6": _has_ipv6, "bbr": _has_bbr}[word]
+    return "" if present() else f"it requires {word}, which this kernel ({os.uname().release}) does not have"
+
+
+def _has_netem() -> bool:
+    modules = Path("/lib/modules", os.uname().release)
+    listed = any("sch_netem" in _text(modules / name) for name in ("modules.dep", "modules.builtin"))
+    return listed or " netem_enqueue" in _text(Path("/proc/kallsyms"))
+
+
+def _has_sctp() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
+
+
+def _has_ipv6() -> bool:
+    return Path("/proc/sys/net/ipv6").exists()
+
+
+def _has_bbr() -> bool:
+    return "bbr" in _text(Path("/proc/sys/net/ipv4/tcp_available_congestion_control")).split()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

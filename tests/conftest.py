@@ -1,0 +1,117 @@
+"""What every test can rely on: engines that are really there or a named skip, and nothing left at the end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PR_SET_CHILD_SUBREAPER = 36
+REQUIRED = {word for word in os.environ.get("TESTBED_REQUIRE", "").split(",") if word}
+
+
+def missing(what: str, reason: str) -> None:
+    """Skip by name with the reason, or fail where TESTBED_REQUIRE says that it has to be there."""
+    if what in REQUIRED:
+        pytest.fail(f"{what} is required by TESTBED_REQUIRE and missing: {reason}")
+    pytest.skip(f"no {what}: {reason}")
+
+
+def processes_below(ancestor: int) -> dict[int, str]:
+    """Living descendants of a process, with their command lines."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if state != "Z":
+                parents[int(entry.name)] = int(parent)
+    below: dict[int, str] = {}
+    for pid in parents:
+        chain, at = [], pid
+        while at in parents and at != ancestor:
+            chain.append(at)
+            at = parents[at]
+        if at == ancestor and chain:
+            try:
+                below[pid] = (
+                    Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+            except OSError:
+                continue
+    return below
+
+
+def interfaces() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+def namespace_mounts() -> set[str]:
+    """Namespaces that a mount keeps alive."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return {line.split()[1] for line in lines if line.split()[2] == "nsfs"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """From now on every orphan of ours becomes our child, however it detached: none can hide."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    session.config.stash[BEFORE] = (interfaces(), namespace_mounts(), set(processes_below(os.getpid())))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    links, mounts, already = session.config.stash[BEFORE]
+    left = [f"process {pid}: {line}" for pid, line in processes_below(os.getpid()).items() if pid not in already]
+    left += [f"interface {name}" for name in interfaces() - links]
+    left += [f"namespace kept by {path}" for path in namespace_mounts() - mounts]
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.config.stash[LEFT] = left
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left = config.stash.get(LEFT, [])
+    terminalreporter.section("left behind")
+    terminalreporter.write_line("\n".join(left) if left else "nothing: no process, interface or namespace")
+
+
+BEFORE = pytest.StashKey[tuple[set[str], set[str], set[int]]]()
+LEFT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def docker_daemon() -> Iterator[str]:
+    """The address of a Docker daemon: the one that answers, else a private one for this session."""
+    from tests.docker_daemon import NoDaemon, docker_daemon
+
+    try:
+        context = docker_daemon()
+        host = context.__enter__()
+    except NoDaemon as problem:
+        missing("docker", str(problem))
+    before = os.environ.get("DOCKER_HOST")
+    os.environ["DOCKER_HOST"] = host
+    try:
+        yield host
+    finally:
+        if before is None:
+            del os.environ["DOCKER_HOST"]
+        else:
+            os.environ["DOCKER_HOST"] = before
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def namespaces_work() -> None:
+    """Skips, by name, where this user can make no namespaces."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    done = subprocess.run(["unshare", *user, "--net", "--mount", "true"], capture_output=True, text=True)
+    if done.returncode != 0:
+        missing("namespaces", done.stderr.strip())

@@ -1,0 +1,285 @@
+"""One suite for every engine: whatever runs a scenario has to do these things in the same way.
+
+The fake engine simulates the verbs that `do.py` gives real hosts, so that the runner's own tests stand on a
+fake that is held to the same contract.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.agent.client import AgentClient
+from testbed.engines import fake
+from testbed.engines.api import Command, Engine, Process
+from testbed.errors import CommandNotFound, TestbedError
+from testbed.plan import Plan, plan
+from testbed.scenario import parse
+
+DO = Path(__file__).with_name("do.py")
+TWO_NETWORKS = """
+testbed: 1
+about: Three hosts, two networks, one of them on both.
+duration: 1 s
+networks: {left: , right: }
+hosts:
+  a: {networks: [left]}
+  b: {networks: [left, right]}
+  c: {networks: [right]}
+"""
+
+
+@dataclass
+class Lab:
+    """A deployment with the agent's client, as the runner would have it."""
+
+    engine: Engine
+    agent: AgentClient
+    plan: Plan
+    pids: dict[str, int]
+
+    def start(self, host: str, *words: str, stdin: bytes = b"", cwd: str = "/scenario") -> Running:
+        argv = ("do", *words) if self.engine.name == "fake" else ("python3", "/scenario/do.py", *words)
+        path = "/opt/testbed/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        environment = {"PATH": path, "HOME": "/root", "TESTBED_HOST": host, "COLOR": "blue"}
+        running = Running()
+        command = Command(argv, environment, cwd, None, stdin)
+        running.process = self.engine.start(host, command, running.out.extend, running.err.extend)
+        return running
+
+    def run(self, host: str, *words: str, **more: Any) -> Running:
+        running = self.start(host, *words, **more)
+        assert running.process.wait(20), f"{words} on {host} did not end"
+        return running
+
+    def await_port(self, host: str, process: Process, port: int) -> None:
+        until = time.monotonic() + 10
+        while not any(s["port"] == port for s in self.agent.sockets(host, process.pid)):
+            assert time.monotonic() < until and process.exit is None, "it does not listen"
+            time.sleep(0.01)
+
+
+class Running:
+    def __init__(self) -> None:
+        self.out, self.err = bytearray(), bytearray()
+        self.process: Process
+
+    @property
+    def exit(self) -> int | str | None:
+        return self.process.exit
+
+    @property
+    def text(self) -> str:
+        return self.out.decode().strip()
+
+
+MakeEngine = Callable[[], Engine]
+
+
+@pytest.fixture(params=["fake", "namespaces", "docker"], scope="module")
+def new_engine(request: pytest.FixtureRequest) -> MakeEngine:
+    """A maker of engines of one kind; those that this machine cannot have are skipped by name."""
+    if request.param == "fake":
+        return fake.FakeEngine
+    if request.param == "namespaces":
+        request.getfixturevalue("namespaces_work")
+    else:
+        request.getfixturevalue("docker_daemon")
+    from testbed.engines.choose import maker
+
+    return lambda: maker(request.param, lambda _: None)(Path.cwd())
+
+
+@contextmanager
+def lab(new_engine: MakeEngine, text: str = TWO_NETWORKS) -> Iterator[Lab]:
+    engine = new_engine()
+    try:
+        agent = AgentClient(engine.open())
+        try:
+            planned = plan(parse(text, "contract.yaml"), 1, engine.taken())
+            pids = engine.up(planned, agent.door)
+            for host in planned.hosts:
+                engine.put(host.name, [("/scenario/do.py", DO.read_bytes())])
+            agent.hosts(planned, pids)
+            agent.conditions(planned)
+            yield Lab(engine, agent, planned, pids)
+        finally:
+            agent.close()
+    finally:
+        engine.down()
+
+
+@pytest.fixture(scope="module")
+def up(new_engine: MakeEngine) -> Iterator[Lab]:
+    with lab(new_engine) as made:
+        yield made
+
+
+def test_hosts_on_one_network_talk_by_name_and_by_address(up: Lab) -> None:
+    server = up.start("b", "serve", "7000")
+    up.await_port("b", server.process, 7000)
+    for host in ("a", "c"):
+        assert up.run(host, "ask", "b", "7000").text == "b"
+    address = next(i.ip for i in up.plan.host("b").interfaces if i.network == "left")
+    assert up.run("a", "ask", address, "7000").text == "b"
+    up.agent.signal("b", server.process.pid, "TERM")
+    assert server.process.wait(10) and server.exit == 0
+
+
+def test_hosts_on_different_networks_cannot_talk_even_by_address(up: Lab) -> None:
+    server = up.start("c", "serve", "7001")
+    up.await_port("c", server.process, 7001)
+    assert up.run("b", "ask", "c", "7001").text == "c", "the control: its neighbour reaches it"
+    assert up.run("a", "ask", up.plan.host("c").interfaces[0].ip, "7001").exit == 3
+    right = next(i.ip for i in up.plan.host("b").interfaces if i.network == "right")
+    other = up.start("b", "serve", "7002")
+    up.await_port("b", other.process, 7002)
+    assert up.run("a", "ask", right, "7002").exit == 3, "not through a host that is on both"
+    for running, host in ((server, "c"), (other, "b")):
+        up.agent.signal(host, running.process.pid, "KILL", tree=True)
+        assert running.process.wait(10)
+
+
+def test_nobody_listening_is_told_apart_from_nobody_there(up: Lab) -> None:
+    assert up.run("a", "ask", "b", "7999").exit == 4
+
+
+@pytest.mark.parametrize("status", [0, 1, 42, 255])
+def test_the_exit_status_comes_back(up: Lab, status: int) -> None:
+    assert up.run("a", "exit", str(status)).exit == status
+
+
+def test_output_comes_back_whole_and_apart(up: Lab) -> None:
+    said = up.run("a", "print", "hello", "there")
+    assert (said.text, bytes(said.err)) == ("hello there", b"")
+    complained = up.run("a", "complain", "oh", "no")
+    assert (bytes(complained.out), complained.err.decode().strip()) == (b"", "oh no")
+
+
+def test_stdin_environment_and_directory_arrive(up: Lab) -> None:
+    assert up.run("a", "cat", stdin=b"one\ntwo\n").text == "one\ntwo"
+    assert up.run("a", "env", "COLOR").text == "blue"
+    assert up.run("a", "env", "TESTBED_REQUIRE").text == "(unset)", "nothing of the caller's"
+    assert up.run("a", "where").text == "/scenario"
+
+
+def test_files_go_in_and_come_out(up: Lab) -> None:
+    up.engine.put("a", [("/scenario/in.txt", b"from outside")])
+    assert up.run("a", "read", "/scenario/in.txt").text == "from outside"
+    assert up.run("b", "read", "/scenario/in.txt").exit == 1, "another host has a file system of its own"
+    up.run("a", "write", "/scenario/out.txt", "from inside")
+    assert b"from inside" in up.engine.get("a", "/scenario/out.txt")
+    with pytest.raises(FileNotFoundError):
+        up.engine.get("a", "/scenario/nothing")
+
+
+def test_a_signal_ends_a_program_and_is_named(up: Lab) -> None:
+    for name in ("TERM", "KILL"):
+        sleeper = up.start("a", "sleep", "60")
+        up.agent.signal("a", sleeper.process.pid, name)
+        assert sleeper.process.wait(10)
+        assert sleeper.exit == f"SIG{name}"
+
+
+def test_a_program_deaf_to_sigterm_is_killed(up: Lab) -> None:
+    deaf = up.start("a", "stubborn", "60")
+    until = time.monotonic() + 10
+    while up.engine.name != "fake" and b"deaf" not in deaf.out:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    up.agent.signal("a", deaf.process.pid, "TERM")
+    assert not deaf.process.wait(0.3)
+    up.agent.signal("a", deaf.process.pid, "KILL", tree=True)
+    assert deaf.process.wait(10) and deaf.exit == "SIGKILL"
+
+
+def test_times_are_monotonic_and_in_order(up: Lab) -> None:
+    before = time.monotonic_ns()
+    sleeper = up.run("a", "sleep", "0.1")
+    ended = sleeper.process.ended_ns
+    assert ended is not None
+    assert before <= sleeper.process.started_ns <= ended <= time.monotonic_ns()
+    assert ended - sleeper.process.started_ns >= 100_000_000
+
+
+def test_a_command_that_is_not_there_is_found_out(up: Lab) -> None:
+    path = "/usr/local/bin:/usr/bin:/bin"
+    assert up.agent.lookup("a", "no-such-command", path, "/scenario") is None
+    assert up.agent.lookup("a", "do" if up.engine.name == "fake" else "sh", path, "/scenario") is not None
+    with pytest.raises(CommandNotFound, match="no-such-command"):
+        up.engine.start("a", Command(("no-such-command",), {"PATH": path}), lambda _: None, lambda _: None)
+
+
+def test_programs_run_at_the_same_time(up: Lab) -> None:
+    began = time.monotonic()
+    sleepers = [up.start(host, "sleep", "1") for host in "abcabc"]
+    assert all(s.process.wait(20) and s.exit == 0 for s in sleepers)
+    assert time.monotonic() - began < 5, "six seconds one after the other"
+
+
+def test_two_runs_at_once_do_not_meet(new_engine: MakeEngine, up: Lab) -> None:
+    with lab_avoiding(new_engine, up) as other:
+        server = other.start("b", "serve", "7003")
+        other.await_port("b", server.process, 7003)
+        assert other.run("a", "ask", "b", "7003").text == "b"
+        assert up.run("a", "ask", "b", "7003").exit == 4, "its own b does not listen"
+        other.agent.signal("b", server.process.pid, "KILL", tree=True)
+        assert server.process.wait(10)
+    assert up.run("a", "print", "still", "here").text == "still here"
+
+
+@contextmanager
+def lab_avoiding(new_engine: MakeEngine, up: Lab) -> Iterator[Lab]:
+    """A second lab; on an engine whose networks are the machine's, one that keeps off the first one's subnets."""
+    engine = new_engine()
+    try:
+        agent = AgentClient(engine.open())
+        try:
+            planned = plan(parse(TWO_NETWORKS, "contract.yaml"), 1, engine.taken())
+            if up.engine.name == "docker":
+                assert not {n.subnet for n in planned.networks} & {n.subnet for n in up.plan.networks}
+            pids = engine.up(planned, agent.door)
+            for host in planned.hosts:
+                engine.put(host.name, [("/scenario/do.py", DO.read_bytes())])
+            agent.hosts(planned, pids)
+            yield Lab(engine, agent, planned, pids)
+        finally:
+            agent.close()
+    finally:
+        engine.down()
+
+
+def test_a_failed_up_leaves_nothing_and_down_twice_is_fine(new_engine: MakeEngine) -> None:
+    engine = new_engine()
+    agent = AgentClient(engine.open())
+    planned = plan(parse(TWO_NETWORKS, "contract.yaml"), 1, engine.taken())
+
+    def break_it(_: list[str]) -> None:
+        raise TestbedError("the door does not shut")
+
+    broken = Plan.from_json(planned.to_json() | {"networks": ()})  # hosts without their networks
+    if engine.name == "fake":
+        engine = fake.FakeEngine({"up": "no"})
+    with pytest.raises((TestbedError, KeyError)):
+        engine.up(broken, break_it)
+    agent.close()
+    engine.down()
+    engine.down()
+    assert engine not in fake.ALL_LABS
+
+
+def test_no_thread_of_ours_is_left(new_engine: MakeEngine) -> None:
+    before = set(threading.enumerate())
+    with lab(new_engine) as made:
+        made.run("a", "print", "x")
+    until = time.monotonic() + 5
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not {t.name for t in set(threading.enumerate()) - before}

@@ -1,0 +1,160 @@
+"""When programs start, get ready, are stopped: exact decisions, with time as a number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from testbed.lifecycle import Lifecycle, Signal, Start
+from testbed.plan.types import Program, Ready
+
+S = 1_000_000_000
+
+
+def program(name: str, kind: str = "run", after: tuple[tuple[str, str], ...] = (), **more: object) -> Program:
+    made = Program(
+        id=f"h.{name}",
+        name=name,
+        host="h",
+        kind=kind,  # type: ignore[arg-type]
+        argv=(name,),
+        after=tuple((f"h.{other}", event) for other, event in after),
+        ready=Ready("auto", within_ns=10 * S),
+        timeout_ns=60 * S,
+        stdin=None,
+        stdin_file=None,
+        environment={},
+        working_dir="/scenario",
+        user=None,
+        files=(),
+        collect=(),
+        metrics=(),
+        stop_signal="TERM",
+        stop_grace_ns=5 * S,
+    )
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def life(*programs: Program, timeout_s: int = 120, duration_s: float | None = None) -> Lifecycle:
+    duration_ns = None if duration_s is None else int(duration_s * S)
+    return Lifecycle(programs, start_ns=0, timeout_ns=timeout_s * S, duration_ns=duration_ns)
+
+
+def test_a_run_waits_for_the_serve_to_be_ready_and_the_serve_is_stopped_at_the_end() -> None:
+    run = life(program("server", "serve"), program("client", after=(("server", "ready"),)))
+    assert run.step(0) == [Start("h.server")]
+    run.started("h.server", 0)
+    assert run.step(1) == []
+    run.ready("h.server", 2)
+    assert run.step(3) == [Start("h.client")]
+    run.started("h.client", 3)
+    run.ended("h.client", 0, 4)
+    assert run.step(5) == [Signal("h.server", "TERM")]
+    assert run.step(6) == [], "each action once"
+    assert not run.over
+    run.ended("h.server", 0, 7)
+    assert run.over
+    assert run.records["h.server"].stopped and not run.records["h.client"].stopped
+    assert run.fail == ""
+
+
+def test_a_serve_that_is_not_ready_in_time_blocks_what_waits_for_it() -> None:
+    run = life(program("server", "serve"), program("client", after=(("server", "ready"),)))
+    run.step(0)
+    run.started("h.server", 0)
+    assert run.step(10 * S) == []
+    assert run.step(10 * S + 1) == [Signal("h.server", "TERM")]
+    assert run.records["h.server"].never_ready == "it was not ready within 10 s"
+    assert run.blocked() == {"h.client": "h.server did not get ready"}
+
+
+def test_a_serve_that_ends_before_it_is_ready_never_gets_ready() -> None:
+    run = life(program("server", "serve"), program("client", after=(("server", "ready"),)))
+    run.step(0)
+    run.started("h.server", 0)
+    run.ended("h.server", 1, 5)
+    run.step(6)
+    assert run.over and run.records["h.server"].never_ready == "it ended with 1 before it was ready"
+
+
+def test_a_chain_of_blocked_programs_is_blocked_to_its_end() -> None:
+    run = life(program("c", after=(("b", "ended"),)), program("b", after=(("a", "ended"),)), program("a"))
+    assert run.step(0) == [Start("h.a")]
+    run.started("h.a", 0)
+    run.ended("h.a", 3, 1)
+    run.step(2)
+    assert run.blocked() == {"h.b": "h.a ended with 3", "h.c": "h.b did not start"}
+    assert run.over
+
+
+def test_a_run_beyond_its_timeout_gets_sigterm_then_sigkill_with_all_it_started() -> None:
+    run = life(program("slow", timeout_ns=1 * S, stop_grace_ns=2 * S))
+    run.step(0)
+    run.started("h.slow", 0)
+    assert run.step(1 * S) == []
+    assert run.step(1 * S + 1) == [Signal("h.slow", "TERM")]
+    assert run.step(2 * S) == []
+    assert run.step(3 * S + 2) == [Signal("h.slow", "KILL", tree=True)]
+    run.ended("h.slow", "SIGKILL", 4 * S)
+    run.step(4 * S)
+    assert run.over and run.records["h.slow"].exit == "timeout"
+
+
+def test_a_run_that_heeds_sigterm_after_its_timeout_still_timed_out() -> None:
+    run = life(program("slow", timeout_ns=1 * S))
+    run.step(0)
+    run.started("h.slow", 0)
+    run.step(2 * S)
+    run.ended("h.slow", 0, 3 * S)
+    assert run.records["h.slow"].exit == "timeout"
+
+
+def test_the_whole_run_has_a_timeout_that_says_what_it_waited_for() -> None:
+    run = life(program("endless", timeout_ns=999 * S), timeout_s=5)
+    run.step(0)
+    run.started("h.endless", 0)
+    assert run.step(5 * S + 1) == [Signal("h.endless", "TERM")]
+    assert run.fail == "the run was not over within its timeout of 5 s: h.endless"
+
+
+def test_without_a_run_the_duration_ends_it() -> None:
+    run = life(program("server", "serve"), duration_s=2)
+    run.step(0)
+    run.started("h.server", 0)
+    run.ready("h.server", 1)
+    assert run.step(2 * S - 1) == []
+    assert run.step(2 * S) == [Signal("h.server", "TERM")]
+
+
+def test_a_duration_keeps_the_run_up_after_its_programs_ended() -> None:
+    run = life(program("quick"), duration_s=2)
+    run.step(0)
+    run.started("h.quick", 0)
+    run.ended("h.quick", 0, 1)
+    run.step(1 * S)
+    assert not run.over
+    run.step(2 * S)
+    assert run.over
+
+
+def test_a_serve_deaf_to_its_stop_signal_is_killed_after_the_grace_period() -> None:
+    run = life(program("deaf", "serve", stop_signal="INT", stop_grace_ns=1 * S), duration_s=0)
+    run.step(0)
+    run.started("h.deaf", 0)
+    run.ready("h.deaf", 0)
+    assert run.step(1) == [Signal("h.deaf", "INT")]
+    assert run.step(1 * S + 2) == [Signal("h.deaf", "KILL", tree=True)]
+
+
+@pytest.mark.parametrize(("event", "ready"), [("started", False), ("ready", True)])
+def test_after_can_wait_for_the_start_alone(event: str, ready: bool) -> None:
+    run = life(program("server", "serve"), program("client", after=(("server", event),)))
+    run.step(0)
+    run.started("h.server", 0)
+    assert (run.step(1) == [Start("h.client")]) is not ready
+
+
+def test_programs_without_dependencies_all_start_at_once() -> None:
+    run = life(*(program(f"p{n}") for n in range(50)))
+    assert run.step(0) == [Start(f"h.p{n}") for n in range(50)]
