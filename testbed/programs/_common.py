@@ -31,6 +31,7 @@ WHAT_TO_TRY = {
     "ECONNREFUSED": "nothing listens there",
     "ENOENT": "see /proc/sys/net/ipv4/tcp_available_congestion_control",
     "ENETUNREACH": "no route: are both hosts on one network?",
+    "ENODEV": "see `ip link`",
     "ETIMEDOUT": "--timeout sets how long to wait",
 }
 
@@ -96,6 +97,17 @@ def host_and_port(text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=port, required=True, metavar="N")
+    parser.add_argument("--bind", default="0.0.0.0", metavar="IP", help="default: every IPv4 address")
+
+
+def add_client_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("to", type=host_and_port, metavar="HOST:PORT")
+    parser.add_argument("--bind", metavar="IP", help="the address to send from")
+    parser.add_argument("--device", metavar="NAME", help="the interface to send through, whatever the routes say")
+
+
 # ---------------------------------------------------------------- sockets and their errors
 
 
@@ -116,20 +128,25 @@ def server_socket(kind: socket.SocketKind, bind: str, port: int) -> socket.socke
     return sock
 
 
-def client_socket(
-    kind: socket.SocketKind, to: tuple[str, int], bind: str | None
-) -> tuple[socket.socket, tuple[Any, ...]]:
-    """A socket that is not yet connected, and the address to connect it to. Raises Failed."""
-    with doing(f"looking up {to[0]}"):
-        family, _, _, _, address = socket.getaddrinfo(*to, type=kind)[0]
+def client_socket(kind: socket.SocketKind, arguments: argparse.Namespace) -> tuple[socket.socket, tuple[Any, ...]]:
+    """A socket that is not yet connected, and the address to connect it to. Raises Failed.
+
+    Of the arguments, those of `add_client_arguments` count.
+    """
+    host, its_port = arguments.to
+    with doing(f"looking up {host}"):
+        family, _, _, _, address = socket.getaddrinfo(host, its_port, type=kind)[0]
     sock = socket.socket(family, kind)
-    if bind is not None:
-        try:
-            with doing(f"binding {bind}"):
-                sock.bind((bind, 0))
-        except Failed:
-            sock.close()
-            raise
+    try:
+        if arguments.device is not None:
+            with doing(f"binding to device {arguments.device}"):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, arguments.device.encode())
+        if arguments.bind is not None:
+            with doing(f"binding {arguments.bind}"):
+                sock.bind((arguments.bind, 0))
+    except Failed:
+        sock.close()
+        raise
     return sock, address
 
 

@@ -19,13 +19,13 @@ from itertools import groupby
 from typing import Any
 
 from testbed.programs._common import (
+    add_client_arguments,
+    add_server_arguments,
     client_socket,
     doing,
     error_name,
-    host_and_port,
     number,
     pattern,
-    port,
     run,
     say_ready,
     server_socket,
@@ -206,7 +206,7 @@ def _main_probe(arguments: argparse.Namespace) -> int:
     host, its_port = arguments.to
 
     def work() -> None:
-        sock, address = client_socket(socket.SOCK_DGRAM, arguments.to, arguments.bind)
+        sock, address = client_socket(socket.SOCK_DGRAM, arguments)
         with sock:
             with doing(f"connecting to {host} port {its_port}"):  # so that ICMP errors reach us; nothing is sent
                 sock.connect(address)
@@ -220,11 +220,10 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_subparsers(dest="mode", required=True, metavar="echo|probe")
 
     echo = modes.add_parser("echo", help="send every datagram back to where it came from, until SIGTERM")
-    echo.add_argument("--port", type=port, required=True, metavar="N")
-    echo.add_argument("--bind", default="0.0.0.0", metavar="IP", help="default: every IPv4 address")
+    add_server_arguments(echo)
 
     probe = modes.add_parser("probe", help="send numbered datagrams and count what comes back")
-    probe.add_argument("to", type=host_and_port, metavar="HOST:PORT")
+    add_client_arguments(probe)
     probe.add_argument("--count", type=number, required=True, metavar="N", help="how many to send")
     probe.add_argument("--interval", type=time_ns, required=True, metavar="TIME", help="between two, as in 1ms")
     probe.add_argument("--size", type=_datagram_size, default=64, metavar="SIZE", help="of each; default 64B")
@@ -235,7 +234,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help="how long to wait after the last; default 1s",
     )
-    probe.add_argument("--bind", metavar="IP", help="the address to send from")
     probe.add_argument("--id", type=number, default=0, metavar="N", help="written into each datagram; default 0")
     return parser
 

@@ -22,13 +22,13 @@ from typing import Any
 
 from testbed.programs._common import (
     Failed,
+    add_client_arguments,
+    add_server_arguments,
     client_socket,
     doing,
     error_name,
-    host_and_port,
     number,
     pattern,
-    port,
     run,
     say_ready,
     server_socket,
@@ -131,7 +131,7 @@ class Client:
 
     def connect(self, arguments: argparse.Namespace) -> socket.socket:
         """Raises Failed. `connect_time` is what one round trip costs, plus a second for each lost SYN."""
-        sock, address = client_socket(socket.SOCK_STREAM, arguments.to, arguments.bind)
+        sock, address = client_socket(socket.SOCK_STREAM, arguments)
         try:
             sock.settimeout(arguments.timeout / 1e9)
             if congestion := getattr(arguments, "congestion", None):
@@ -267,23 +267,20 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_subparsers(dest="mode", required=True, metavar="echo|send|sink|bulk")
     for name, what in (("echo", "send back what comes"), ("sink", "take what comes and answer with its SHA-256")):
         server = modes.add_parser(name, help=f"serve: {what}, until SIGTERM")
-        server.add_argument("--port", type=port, required=True, metavar="N")
-        server.add_argument("--bind", default="0.0.0.0", metavar="IP", help="default: every IPv4 address")
+        add_server_arguments(server)
         server.add_argument("--once", action="store_true", help="end with the first connection")
     send = modes.add_parser("send", help="requests and answers over one connection to `stream echo`")
     bulk = modes.add_parser("bulk", help="send much at once to `stream sink`")
-    for client in (send, bulk):
-        client.add_argument("to", type=host_and_port, metavar="HOST:PORT")
     send.add_argument("--count", type=number, required=True, metavar="N", help="how many requests")
     send.add_argument("--size", type=_message_size, required=True, metavar="SIZE", help="of each, as in 100B")
     send.add_argument("--interval", type=time_ns, default=0, metavar="TIME", help="between two; default: none")
     bulk.add_argument("--bytes", type=size_bytes, required=True, metavar="SIZE", help="how much, as in 10MB")
     bulk.add_argument("--congestion", metavar="NAME", help="the congestion control, as in cubic, reno, bbr")
     for client in (send, bulk):
+        add_client_arguments(client)
         client.add_argument(
             "--timeout", type=_some_time, default=30 * 10**9, metavar="TIME", help="of each wait; default 30s"
         )
-        client.add_argument("--bind", metavar="IP", help="the address to connect from")
     return parser
 
 

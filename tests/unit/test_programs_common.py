@@ -1,0 +1,197 @@
+"""Units, addresses, errors in words, and the life of a program from its arguments to its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.programs import _common as common
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("0ms", 0),
+        ("1ns", 1),
+        ("1us", 1_000),
+        ("1ms", 1_000_000),
+        ("1 ms", 1_000_000),
+        ("1.5ms", 1_500_000),
+        ("0.1s", 100_000_000),
+        ("2min", 120_000_000_000),
+        ("1h", 3_600_000_000_000),
+    ],
+)
+def test_a_time_is_read_exactly(text: str, ns: int) -> None:
+    assert common.time_ns(text) == ns
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0B", 0),
+        ("100B", 100),
+        ("1kB", 1_000),
+        ("1KiB", 1_024),
+        ("10MB", 10_000_000),
+        ("0.5MiB", 524_288),
+        ("1GB", 10**9),
+        ("1GiB", 2**30),
+    ],
+)
+def test_a_size_is_read_exactly(text: str, size: int) -> None:
+    assert common.size_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "ms", "-1ms", "1e3ms", "1msec", "1m", "1MS", "1,5ms", "1  ms", "٣ms", "0.5ns"]
+)
+def test_a_wrong_time_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        common.time_ns(text)
+
+
+@pytest.mark.parametrize("text", ["", "1", "KB", "1KB", "1K", "1M", "1mb", "1kb", "0.3B", "1bit"])
+def test_a_wrong_size_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        common.size_bytes(text)
+
+
+def test_a_number_without_unit_is_refused_with_an_example() -> None:
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=r"'5' is not a number with one of ns us ms s min h, as in 5ms"
+    ):
+        common.time_ns("5")
+
+
+@given(st.integers(0, 10**15))
+def test_every_whole_number_of_nanoseconds_survives_each_unit(ns: int) -> None:
+    assert common.time_ns(f"{ns}ns") == ns
+    whole, rest = divmod(ns, 10**6)
+    assert common.time_ns(f"{whole}.{rest:06}ms") == ns
+
+
+@pytest.mark.parametrize(
+    ("text", "to"),
+    [
+        ("server:9000", ("server", 9000)),
+        ("198.18.0.2:1", ("198.18.0.2", 1)),
+        ("[2001:2::1]:65535", ("2001:2::1", 65535)),
+    ],
+)
+def test_host_and_port(text: str, to: tuple[str, int]) -> None:
+    assert common.host_and_port(text) == to
+
+
+@pytest.mark.parametrize(
+    "text", ["server", "server:", ":9000", "server:0", "server:65536", "server:http", "2001:2::1:90"]
+)
+def test_a_wrong_host_and_port_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        common.host_and_port(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "65536", "http", "", "1.0"])
+def test_a_wrong_port_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        common.port(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "", "1_000", str(2**32)])
+def test_a_wrong_number_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        common.number(text)
+
+
+def test_patterns_of_256_numbers_in_a_row_differ_and_have_their_length() -> None:
+    assert len({common.pattern(n, 8) for n in range(256)}) == 256
+    assert len(common.pattern(255, 65_536)) == 65_536
+    assert common.pattern(3, 4) == bytes([3, 4, 5, 6])
+
+
+def test_an_error_says_what_was_done_what_came_back_and_what_to_try() -> None:
+    with pytest.raises(common.Failed) as failed, common.doing("connecting to server port 9"):
+        raise ConnectionRefusedError(111, "Connection refused")
+    assert failed.value.name == "ECONNREFUSED"
+    assert (
+        str(failed.value)
+        == "connecting to server port 9: ECONNREFUSED: Connection refused (nothing listens there)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [
+        (TimeoutError("timed out"), "ETIMEDOUT"),
+        (TimeoutError(110, "Connection timed out"), "ETIMEDOUT"),
+        (socket.gaierror(socket.EAI_NONAME, "not known"), "EAI_NONAME"),
+        (OSError(101, "Network is unreachable"), "ENETUNREACH"),
+        (EOFError("closed"), "EOF"),
+        (OSError("no number"), "EIO"),
+    ],
+)
+def test_errors_go_by_their_symbols(problem: OSError | EOFError, name: str) -> None:
+    assert common.error_name(problem) == name
+
+
+def _python(code: str) -> subprocess.Popen[str]:
+    """A program of its own, made with `run`: it sets a handler of SIGTERM, and these tests keep theirs."""
+    text = f"import sys, time\nfrom testbed.programs._common import *\n{code}\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_run_writes_the_records_and_exits_0_when_the_work_is_done() -> None:
+    with _python("sys.exit(run('it', lambda: None, lambda: [{'a': 1}, {'b_ms': 0.5}]))") as program:
+        out, err = program.communicate(timeout=30)
+    assert [json.loads(line) for line in out.splitlines()] == [{"a": 1}, {"b_ms": 0.5}]
+    assert (program.returncode, err) == (0, "")
+
+
+def test_run_writes_the_records_and_the_error_and_exits_1_when_the_work_failed() -> None:
+    code = "def work(): raise Failed('ENETUNREACH', 'no way there')\nsys.exit(run('it', work, lambda: [{'a': 1}]))"
+    with _python(code) as program:
+        out, err = program.communicate(timeout=30)
+    assert [json.loads(line) for line in out.splitlines()] == [{"a": 1}, {"error": "ENETUNREACH"}]
+    assert (program.returncode, err) == (1, "it: no way there\n")
+
+
+def test_sigterm_ends_the_work_and_not_the_writing_of_the_records() -> None:
+    code = (
+        "import os\n"
+        "def records():\n    os.kill(os.getpid(), signal.SIGTERM)\n    yield {'a': 1}\n"
+        "def work():\n    say_ready()\n    time.sleep(60)\n"
+        "sys.exit(run('it', work, records))"
+    )
+    with _python(code) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "READY\n"
+        program.send_signal(signal.SIGTERM)
+        out, err = program.communicate(timeout=30)
+    assert (program.returncode, out, err) == (0, '{"a": 1}\n', "")
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    text = (
+        "from testbed.programs._common import run; raise SystemExit(run('it', lambda: None, lambda: [{'a': 1}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
