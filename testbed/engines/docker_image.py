@@ -1,0 +1,252 @@
+"""The images of hosts: our node image, built on first use, and the ones that a scenario names.
+
+The node image is tagged with a hash of everything that goes into it, so it is built once for each version of
+what runs in a host. Its base comes from a registry, or where there is none from Debian's packages.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import platform
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker.errors
+import docker.utils.build
+
+import testbed
+from testbed.engines.docker_client import Api, asking
+from testbed.engines.holder import holder_elf
+from testbed.errors import EngineError, HostError
+
+NODE, BASE, BUILT = "testbed-node", "testbed-base", "testbed-build"  # names of images; the tags are hashes
+REGISTRY_BASE = "python:3.11-slim-bookworm"
+HOLD = "/opt/testbed/hold"
+PYTHON = "/opt/testbed/python"
+LIBRARY = "/opt/testbed/lib"
+
+SUITE = "bookworm"
+PACKAGES = ("python3", "iproute2", "iputils-ping", "netcat-openbsd")
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+MMDEBSTRAP = (
+    "mmdebstrap", "--quiet", "--variant=apt", "--mode=auto", f"--include={','.join(PACKAGES)}",
+    *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+)  # fmt: skip
+
+IN_THE_IMAGE = ("__init__.py", "errors.py", "linux.py", "agent", "conditions", "measure", "programs")
+LAUNCHED = ("datagram", "stream")
+LAUNCHER = f"""#!{PYTHON} -IS
+import sys
+sys.path.insert(0, "{LIBRARY}")
+from testbed.programs.{{name}} import main
+sys.exit(main())
+"""
+
+Say = Callable[[str], None]
+
+
+def node_context(machine: str) -> dict[str, bytes]:
+    """What the node image is built from: path -> content. `machine` as `uname -m` names it. Raises EngineError."""
+    package = Path(testbed.__file__).parent
+    files = {str(path.relative_to(_node_dir())): path.read_bytes() for path in _files(_node_dir())}
+    for name in IN_THE_IMAGE:
+        for path in _files(package / name):
+            if path.suffix == ".py":
+                files[f"{LIBRARY[1:]}/testbed/{path.relative_to(package)}"] = path.read_bytes()
+    for name in LAUNCHED:
+        files[f"opt/testbed/bin/{name}"] = LAUNCHER.format(name=name).encode()
+    files[HOLD[1:]] = holder_elf(machine)
+    return files
+
+
+def digest(files: Mapping[str, bytes], *words: str) -> str:
+    """A short name for this content."""
+    whole = hashlib.sha256()
+    for item in (*words, *(part for path in sorted(files) for part in (path, files[path]))):
+        data = item if isinstance(item, bytes) else item.encode()
+        whole.update(b"%d:" % len(data) + data)
+    return whole.hexdigest()[:16]
+
+
+def archive(files: Mapping[str, bytes], mtime: int = 0) -> bytes:
+    """A tar of files owned by root. What starts with #! or is an executable is one."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path in sorted(files):
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mtime = len(files[path]), mtime
+            entry.mode = 0o755 if files[path][:2] == b"#!" or files[path][:4] == b"\x7fELF" else 0o644
+            tar.addfile(entry, io.BytesIO(files[path]))
+    return out.getvalue()
+
+
+def node_image(api: Api, say: Say) -> str:
+    """The tag of our node image, built now if the daemon has it not. Raises HostError, EngineError."""
+    machine = str(api.info()["Architecture"])
+    context = node_context(machine)
+    tag = f"{NODE}:{digest(context, REGISTRY_BASE, SUITE, *MMDEBSTRAP)}"
+    if has_image(api, tag):
+        return tag
+    tried: list[str] = []
+    for base in _bases(api, machine, say, tried):
+        say(f"building the node image {tag} from {base}")
+        try:
+            build(api, archive(context), tag, {"BASE": base})
+            return tag
+        except EngineError as problem:
+            tried.append(str(problem))
+    raise HostError(
+        f"building the node image {tag}: {'; '.join(tried)}; give the daemon a way to a registry, load "
+        f"{REGISTRY_BASE} into it (`docker save`, `docker load`), or install mmdebstrap here"
+    )
+
+
+def foreign_image(api: Api, image: str, say: Say) -> str:
+    """An image that a scenario names, pulled if the daemon has it not. Raises HostError."""
+    if not has_image(api, image):
+        say(f"pulling {image}")
+        try:
+            pull(api, image)
+        except EngineError as problem:
+            raise HostError(
+                f"{problem}; see whether the name is right (`docker pull {image}`), or load it with `docker load`"
+            ) from problem
+    return image
+
+
+def built_image(api: Api, directory: Path, say: Say) -> str:
+    """An image built from a directory with a Dockerfile, sent whole: nothing is shared with the daemon.
+
+    Raises HostError if there is no Dockerfile, EngineError if the build fails.
+    """
+    if not (directory / "Dockerfile").is_file():
+        raise HostError(f"building an image from {directory}: there is no Dockerfile")
+    tag = f"{BUILT}:{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]}"
+    say(f"building an image from {directory}")
+    ignore = directory / ".dockerignore"
+    exclude = ignore.read_text().splitlines() if ignore.is_file() else []
+    exclude = [line.strip() for line in exclude if line.strip() and not line.startswith("#")]
+    with docker.utils.build.tar(str(directory.resolve()), exclude=exclude, dockerfile=("Dockerfile", None)) as tar:
+        build(api, tar.read(), tag, {})
+    return tag
+
+
+def has_image(api: Api, name: str) -> bool:
+    """Whether the daemon has that image. Raises EngineError."""
+    return bool(inspect_image(api, name))
+
+
+def inspect_image(api: Api, name: str) -> dict[str, Any]:
+    """What the daemon knows of an image; empty if it has none of that name. Raises EngineError."""
+    with asking(f"looking for the image {name}"):
+        try:
+            found: dict[str, Any] = api.inspect_image(name)  # type: ignore[no-untyped-call]
+        except docker.errors.ImageNotFound:
+            return {}
+    return found
+
+
+def pull(api: Api, image: str) -> None:
+    """Raises EngineError with the registry's own words."""
+    name, tag = docker.utils.parse_repository_tag(image)
+    with asking(f"pulling {image}"):
+        for line in api.pull(name, tag=tag or "latest", stream=True, decode=True):
+            if "error" in line:
+                raise EngineError(f"pulling {image}: {line['error']}")
+
+
+def build(api: Api, context: bytes, tag: str, arguments: Mapping[str, str]) -> None:
+    """Build a context (a tar archive). Raises EngineError with the last lines of the build."""
+    said: list[str] = []
+    with asking(f"building {tag}"):
+        for line in api.build(
+            fileobj=io.BytesIO(context), custom_context=True, tag=tag, buildargs=dict(arguments),
+            rm=True, forcerm=True, decode=True,
+        ):  # fmt: skip
+            said += str(line.get("stream", "")).splitlines()
+            if "error" in line:
+                last = " | ".join(text for text in said[-8:] if text.strip())
+                raise EngineError(f"building {tag}: {line['error'].strip()}; its last lines were: {last}")
+
+
+def _node_dir() -> Path:
+    """compose/node: beside the package in a checkout, within it in a wheel."""
+    package = Path(testbed.__file__).parent
+    for directory in (package / "shipped/compose/node", package.parent / "compose/node"):
+        if (directory / "Dockerfile").is_file():
+            return directory
+    raise EngineError(f"looking for compose/node/Dockerfile: it is neither in {package}/shipped nor beside it")
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+
+
+def _bases(api: Api, machine: str, say: Say, tried: list[str]) -> Iterator[str]:
+    """Base images, the best first; why one could not be had is added to `tried`."""
+    made = f"{BASE}:{digest({}, SUITE, *MMDEBSTRAP)}"
+    if has_image(api, REGISTRY_BASE):
+        yield REGISTRY_BASE
+    elif not has_image(api, made):
+        say(f"pulling {REGISTRY_BASE}")
+        try:
+            pull(api, REGISTRY_BASE)
+            yield REGISTRY_BASE
+        except EngineError as problem:
+            tried.append(str(problem))
+    try:
+        if not has_image(api, made):
+            _make_base(api, machine, made, say)
+        yield made
+    except HostError as problem:
+        tried.append(str(problem))
+
+
+def _make_base(api: Api, machine: str, name: str, say: Say) -> None:
+    """Debian's packages as an image. Raises HostError, EngineError."""
+    doing = "making a base image from Debian's packages"
+    if shutil.which("mmdebstrap") is None:
+        raise HostError(f"{doing}: mmdebstrap is not installed")
+    if machine != platform.machine():
+        raise HostError(f"{doing}: the daemon's machine is {machine} and this one {platform.machine()}")
+    with _base_tar(name.replace(":", "-"), say) as tar, asking(f"importing {name}"):
+        say(f"importing {name}")
+        repository, tag = name.split(":")
+        api.import_image_from_file(str(tar), repository=repository, tag=tag)
+
+
+@contextmanager
+def _base_tar(name: str, say: Say) -> Iterator[Path]:
+    """The base's file system as a tar: kept in TESTBED_CACHE where that is set, else made anew."""
+    cache = os.environ.get("TESTBED_CACHE")
+    with tempfile.TemporaryDirectory(prefix="testbed-base-") as scratch:
+        directory = Path(cache).expanduser() if cache else Path(scratch)
+        directory.mkdir(parents=True, exist_ok=True)
+        tar = directory / f"{name}.tar"
+        with (directory / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once, the second one waits and then finds it there
+            if not tar.is_file():
+                say(f"making {name} from Debian's packages; this takes half a minute, once")
+                _mmdebstrap(directory / f"{name}.partial.tar")
+                (directory / f"{name}.partial.tar").rename(tar)
+        yield tar
+
+
+def _mmdebstrap(target: Path) -> None:
+    # Its own children die with it, and it dies with us: a run that is killed leaves no process behind.
+    argv = ["setpriv", "--pdeathsig", "TERM", *MMDEBSTRAP, SUITE, str(target)]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = done.stderr.strip()[-2000:]
+        raise HostError(f"{' '.join(argv)} ended with status {done.returncode}: {last or 'no message'}")

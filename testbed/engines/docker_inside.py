@@ -1,0 +1,39 @@
+"""What the engine runs in the agent's container, next to the agent: standard library only, sent as source text.
+
+It reads one JSON line and answers with one. In there all processes of the daemon's machine can be seen, so a
+host's files can be reached through /proc/PID/root, whatever its image has or lacks. Nothing but /etc/hosts and
+/etc/resolv.conf is written that way: Docker binds its own over them, and its way to copy files in cannot
+replace those.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def write(root: str, files: dict[str, str]) -> dict[str, str]:
+    """Write files in place under a directory, and return what they hold then. Raises OSError."""
+    for path, text in files.items():
+        Path(root + path).write_text(text)
+    return {path: Path(root + path).read_text() for path in files}
+
+
+def routes(shown: str) -> list[str]:
+    """Where this machine can send to, from `ip -j -4 route show table all`: subnets, without the default route."""
+    found = {route["dst"] for route in json.loads(shown) if route.get("type", "unicast") == "unicast"}
+    return sorted(dst if "/" in dst else f"{dst}/32" for dst in found - {"default"})
+
+
+def answer(request: dict[str, Any]) -> Any:
+    if "write" in request:
+        return {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
+    argv = ["ip", "-j", "-4", "route", "show", "table", "all"]
+    return routes(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+
+if __name__ == "__main__":
+    print(json.dumps(answer(json.loads(sys.stdin.readline()))))

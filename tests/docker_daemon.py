@@ -1,0 +1,214 @@
+"""A Docker daemon for tests: the one that answers, else a private one, else the reason why there is none.
+
+The private one lives in network, mount and pid namespaces of its own, so it changes nothing in the machine's
+firewall, routes or mounts. Its process 1 is this very file: it waits for the end of its stdin, whose one write
+end is in the test process, and then stops the daemon and removes its directory. So it also goes when the test
+process is killed; and if process 1 itself is killed, the kernel ends everything in there with it.
+
+    with docker_daemon() as daemon: ...     # in a script
+    daemon = shared_daemon()                # in tests: one for the whole session; skips, with the reason
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STARTS_WITHIN_S, STOPS_WITHIN_S = 60, 20
+CACHE = "~/.cache/testbed"
+NEEDED = ("dockerd", "containerd", "runc", "iptables", "ip", "unshare", "nsenter")
+
+
+class NoDaemon(Exception):
+    """Why there is no daemon to be had here."""
+
+
+@dataclass
+class Daemon:
+    """A daemon that answers at `host` (a DOCKER_HOST); `pid` is None if it is not ours."""
+
+    host: str
+    why: str
+    pid: int | None = None
+    _keeper: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def on_its_machine(self, argv: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a command where the daemon's bridges are: for a private daemon that is its network namespace."""
+        inside = ["nsenter", f"--net=/proc/{self.pid}/ns/net"] if self.pid else []
+        return subprocess.run([*inside, *argv], capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@contextmanager
+def docker_daemon(private: bool = False) -> Iterator[Daemon]:
+    """The daemon that answers (unless `private`), else one of our own. Raises NoDaemon."""
+    daemon = None if private else _present()
+    if daemon is not None:
+        yield daemon
+        return
+    daemon = _start()
+    try:
+        yield daemon
+    finally:
+        _stop(daemon)
+
+
+_shared: list[Daemon | NoDaemon] = []
+
+
+def shared_daemon() -> Daemon:
+    """One daemon for all tests of this process, stopped at its end. Skips the test if there is none.
+
+    Where TESTBED_REQUIRE names docker, it fails instead.
+    """
+    import pytest
+
+    if not _shared:
+        try:
+            daemon = _present() or _start()
+            atexit.register(_stop, daemon)
+            _shared.append(daemon)
+        except NoDaemon as problem:
+            _shared.append(problem)
+    found = _shared[0]
+    if isinstance(found, Daemon):
+        return found
+    if "docker" in os.environ.get("TESTBED_REQUIRE", "").split(","):
+        pytest.fail(f"TESTBED_REQUIRE names docker, and there is no daemon: {found}")
+    pytest.skip(f"no Docker daemon: {found}")
+
+
+def _present() -> Daemon | None:
+    from testbed.engines.docker_client import daemon_answers
+
+    answers, why = daemon_answers()
+    return Daemon(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), why) if answers else None
+
+
+def _start() -> Daemon:
+    if os.geteuid() != 0:
+        raise NoDaemon("none answers, and only root can start one")
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        raise NoDaemon(f"none answers, and to start one there is no {', '.join(missing)} (Debian: docker.io)")
+    os.environ.setdefault("TESTBED_CACHE", CACHE)  # a new daemon has no images: keep what is slow to make
+    directory = Path(tempfile.mkdtemp(prefix="testbed-dockerd-"))
+    keeper = subprocess.Popen(
+        ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private",
+         sys.executable, __file__, str(directory)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert keeper.stdout is not None
+    said = json.loads(keeper.stdout.readline() or b'{"error": "its process 1 died"}')
+    daemon = Daemon(f"unix://{directory}/socket", f"a private {said.get('version')}", None, keeper)
+    if "error" in said:
+        _stop(daemon)
+        shutil.rmtree(directory, ignore_errors=True)
+        raise NoDaemon(f"none answers, and a private one did not start: {said['error']}")
+    daemon.pid = _first_child(keeper.pid)
+    return daemon
+
+
+def _first_child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def _stop(daemon: Daemon) -> None:
+    keeper = daemon._keeper
+    if keeper is None:
+        return
+    assert keeper.stdin is not None and keeper.stdout is not None
+    with suppress(BrokenPipeError):
+        keeper.stdin.close()
+    keeper.wait(2 * STOPS_WITHIN_S)
+    keeper.stdout.close()
+
+
+# What follows runs as process 1 of the private daemon's pid namespace.
+
+
+def keep(directory: Path) -> None:
+    """Start the daemon, report, wait for the end of stdin, stop it, leave nothing."""
+    group = f"testbed-{uuid.uuid4().hex[:12]}"
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    log = (directory / "log").open("wb")
+    dockerd = subprocess.Popen(
+        ["dockerd", "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
+         "--pidfile", str(directory / "pid"), "--host", f"unix://{directory}/socket",
+         "--cgroup-parent", f"/{group}", "--storage-driver", _storage(directory)],
+        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+    )  # fmt: skip
+    try:
+        print(json.dumps(_wait_until_it_answers(dockerd, directory)), flush=True)
+        sys.stdin.buffer.read()
+    finally:
+        dockerd.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            dockerd.wait(STOPS_WITHIN_S)
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # everything in this pid namespace but ourselves
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
+        log.close()
+        _remove(directory, group)
+
+
+def _storage(directory: Path) -> str:
+    """overlay2 where the kernel can put an overlay on this disk; vfs copies, and works everywhere."""
+    parts = {name: directory / "try" / name for name in ("lower", "upper", "work", "merged")}
+    for part in parts.values():
+        part.mkdir(parents=True)
+    options = f"lowerdir={parts['lower']},upperdir={parts['upper']},workdir={parts['work']}"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(parts["merged"])]
+    works = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    if works:
+        subprocess.run(["umount", str(parts["merged"])], check=True)
+    shutil.rmtree(directory / "try")
+    return "overlay2" if works else "vfs"
+
+
+def _wait_until_it_answers(dockerd: subprocess.Popen[bytes], directory: Path) -> dict[str, str]:
+    import docker
+    from docker.errors import DockerException
+
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while time.monotonic() < deadline and dockerd.poll() is None:
+        with suppress(DockerException):
+            client = docker.DockerClient(f"unix://{directory}/socket")
+            try:
+                return {"version": f"Docker {client.version()['Version']}"}
+            finally:
+                client.close()
+        time.sleep(0.05)
+    lines = (directory / "log").read_text(errors="replace").splitlines()
+    return {"error": " | ".join(line for line in lines if "level=info" not in line)[-2000:] or "it said nothing"}
+
+
+def _remove(directory: Path, group: str) -> None:
+    """The mounts first (they are this mount namespace's own), then the directory, then the control groups."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in sorted((m for m in mounts if m.startswith(f"{directory}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False)
+    shutil.rmtree(directory, ignore_errors=True)
+    top = Path("/sys/fs/cgroup")
+    for parent in (top, *(p for p in top.iterdir() if p.is_dir())):
+        groups = [Path(path) for path, _, _ in os.walk(parent / group, topdown=False)]
+        for path in groups:
+            with suppress(OSError):
+                path.rmdir()
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]))
