@@ -86,7 +86,7 @@ def shared_daemon() -> Daemon:
         return found
     if "docker" in os.environ.get("TESTBED_REQUIRE", "").split(","):
         pytest.fail(f"TESTBED_REQUIRE names docker, and there is no daemon: {found}")
-    pytest.skip(f"no Docker daemon: {found}")
+    return pytest.skip(f"no Docker daemon: {found}")
 
 
 def _present() -> Daemon | None:
