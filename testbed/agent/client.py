@@ -1,0 +1,162 @@
+"""The orchestrator's side of the agent: each request a typed method over a channel of lines."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from testbed.agent.loop import ALIVE_EVERY_S
+from testbed.errors import CapabilityError, ConditionError, EngineError, TestbedError
+from testbed.plan.types import Plan
+
+_KINDS: dict[str, type[TestbedError]] = {"condition": ConditionError, "capability": CapabilityError}
+
+
+class Channel(Protocol):
+    """As an engine gives it."""
+
+    def write(self, line: bytes) -> None: ...
+
+    def readline(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class AgentClient:
+    """May be called from any thread; requests are made one at a time.
+
+    Every method raises EngineError if the agent is gone or something else failed, ConditionError if the network
+    is not what was asked, and CapabilityError if this machine cannot do it.
+    """
+
+    def __init__(self, channel: Channel, alive_every_s: float = ALIVE_EVERY_S) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._number = 0
+        self._start: dict[str, Any] = {}
+        self._closed = threading.Event()
+        self._alive = threading.Thread(
+            target=self._stay_alive, args=(alive_every_s,), name="agent-alive", daemon=True
+        )
+        self._alive.start()
+
+    def hello(self) -> dict[str, Any]:
+        """{version, fate, kernel, iproute2, python, capabilities, scheduler}."""
+        return self._ask("hello")
+
+    def door(self, bridges: list[str]) -> None:
+        """Shut what leads from these bridge devices to the machine itself; read back."""
+        self._ask("door", bridges=bridges)
+
+    def hosts(self, plan: Plan, pids: Mapping[str, int]) -> dict[str, Any]:
+        """Give every host its baseline. `pids`: each host's process as the agent sees it. Returns what was
+        read back."""
+        hosts = [
+            {
+                "name": host.name,
+                "pid": pids[host.name],
+                "interfaces": [vars(interface) for interface in host.interfaces],
+                "routes": [vars(route) for route in host.routes],
+                "neighbours": [vars(neighbour) for neighbour in host.neighbours],
+                "sysctls": host.sysctls,
+            }
+            for host in plan.hosts
+        ]
+        return dict(self._ask("hosts", hosts=hosts)["hosts"])
+
+    def conditions(self, plan: Plan) -> dict[str, Any]:
+        """Bring every link of the plan into force. Returns {links, hosts, wire} as they hold it."""
+        nics = {(host.name, nic.network): nic for host in plan.hosts for nic in host.interfaces}
+        links = [
+            {
+                "id": link.id,
+                "source": link.source,
+                "target": link.target,
+                "network": link.network,
+                "source_mac": nics[link.source, link.network].mac,
+                "target_mac": nics[link.target, link.network].mac,
+                "source_dev": nics[link.source, link.network].name,
+                "condition": link.condition.to_json(),
+            }
+            for link in plan.links
+        ]
+        self._start = self._ask("conditions", seed=plan.seed, links=links)
+        return self._start
+
+    def lookup(self, host: str, argv0: str, path: str, working_dir: str) -> str | None:
+        """Where the host would find this command; None if it would not."""
+        found: str | None = self._ask("lookup", host=host, command=argv0, path=path, working_dir=working_dir)[
+            "found"
+        ]
+        return found
+
+    def sockets(self, host: str, pid: int) -> list[dict[str, Any]]:
+        """What the process and its descendants listen on, each {proto: tcp|udp|unix, ip, port, path}."""
+        return list(self._ask("sockets", host=host, pid=pid)["sockets"])
+
+    def counters(self, hosts: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Each host's kernel counters by their nstat names, absolute."""
+        return dict(self._ask("counters", hosts=list(hosts))["hosts"])
+
+    def signal(self, host: str, pid: int, name: str, tree: bool = False) -> list[int]:
+        """Signal a process of the host ("TERM" or "SIGTERM"), or it and its descendants. Who was sent it."""
+        return list(self._ask("signal", host=host, pid=pid, signal=name, tree=tree)["sent"])
+
+    def check(self) -> dict[str, Any]:
+        """The last proof, with the fields of records.LinkProof: problems, start, end, canary_p99_ns."""
+        end = self._ask("check")
+        problems = [(outcome, who, text) for outcome, who, text in end.pop("problems")]
+        canary = end.pop("canary_p99_ns")
+        return {"problems": problems, "start": self._start, "end": end, "canary_p99_ns": canary}
+
+    def ledger(self) -> bytes:
+        """The whole binary ledger, for testbed.measure.ledger; empty if no frame went through the wire."""
+        pieces, offset = [], 0
+        while offset is not None:
+            answer = self._ask("ledger", offset=offset)
+            pieces.append(base64.b64decode(answer["data"]))
+            offset = answer["next"]
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """The agent's end of input: it undoes what it made, and exits. Twice is once."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._channel.close()
+            self._alive.join()
+
+    def _stay_alive(self, every_s: float) -> None:
+        while not self._closed.wait(every_s):
+            try:
+                with self._lock:
+                    self._channel.write(b'{"do":"alive"}\n')
+            except (EngineError, OSError):
+                return  # the next request says so to somebody who can act
+
+    def _ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        with self._lock:
+            self._number += 1
+            request = {"id": self._number, "do": do, **arguments}
+            answer = self._exchange(do, json.dumps(request, separators=(",", ":")).encode() + b"\n")
+        if "ok" in answer:
+            return dict(answer["ok"])
+        error = answer["error"]
+        raise _KINDS.get(error["kind"], EngineError)(error["message"])
+
+    def _exchange(self, do: str, request: bytes) -> dict[str, Any]:
+        try:
+            self._channel.write(request)
+            while line := self._channel.readline():
+                answer: dict[str, Any] = json.loads(line)
+                if "alive" not in answer:
+                    break
+            else:
+                raise EngineError(f"the agent ended: end of its output, asked for {do}")
+        except (OSError, ValueError) as problem:
+            raise EngineError(f"the agent ended: {problem}, asked for {do}") from problem
+        if answer.get("id") != self._number:
+            raise EngineError(f"the agent answered {answer} to request {self._number} ({do})")
+        return answer

@@ -1,0 +1,78 @@
+"""What the agent knows of a host: who it is, how to get in, and what its baseline has to be. Plain data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.agent import namespaces
+from testbed.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Nic:
+    name: str
+    network: str
+    ip: str
+    prefix_bits: int
+    mac: str
+
+
+@dataclass(frozen=True)
+class Route:
+    to: str
+    dev: str
+    src: str | None = None
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    ip: str
+    mac: str
+    dev: str
+
+
+@dataclass
+class Host:
+    name: str
+    pid: int  # of its holder
+    nics: tuple[Nic, ...]
+    routes: tuple[Route, ...]
+    neighbours: tuple[Neighbour, ...]
+    sysctls: dict[str, str]
+    netns: int = -1  # a descriptor
+    pid_ns: tuple[int, int] = (0, 0)
+    mtus: dict[str, int] = field(default_factory=dict)  # by interface, as read back
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Host:
+        """Raises KeyError or TypeError for what is not a host of the `hosts` request."""
+        return cls(
+            name=data["name"],
+            pid=data["pid"],
+            nics=tuple(Nic(**nic) for nic in data["interfaces"]),
+            routes=tuple(Route(**route) for route in data["routes"]),
+            neighbours=tuple(Neighbour(**neighbour) for neighbour in data["neighbours"]),
+            sysctls=dict(data["sysctls"]),
+        )
+
+    def open(self) -> None:
+        """Hold its network namespace open. Raises EngineError if its holder is gone or closed to us."""
+        try:
+            self.netns = namespaces.open_network(self.pid)
+            self.pid_ns = namespaces.identity(self.pid, "pid")
+        except OSError as problem:
+            self.close()
+            raise EngineError(
+                f"entering {self.name} (process {self.pid}): {problem}. Its holder has ended, or this agent may "
+                "not look into it"
+            ) from problem
+
+    def close(self) -> None:
+        if self.netns >= 0:
+            os.close(self.netns)
+            self.netns = -1
+
+    def nic_of(self, network: str) -> Nic | None:
+        return next((nic for nic in self.nics if nic.network == network), None)

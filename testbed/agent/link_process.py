@@ -1,0 +1,126 @@
+"""The wire as a child of the agent: started, asked, ended. What is asked of it is not decided here."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import testbed
+from testbed.agent import namespaces
+from testbed.errors import ConditionError
+
+_LAUNCH = "import sys; sys.path.insert(0, {!r}); from testbed.agent import wire; sys.exit(wire.main(sys.argv[1:]))"
+_START_S = 20.0
+_ANSWER_S = 30.0
+_END_S = 3.0
+
+
+class WireProcess:
+    """Lives as long as its stdin, which nobody but the agent holds: it cannot outlive us, however we end."""
+
+    def __init__(self, launch: str | None = None) -> None:
+        """`launch` is Python source to run in place of our wire's, for tests. Raises ConditionError."""
+        source = launch or _LAUNCH.format(str(Path(testbed.__file__).parent.parent))
+        # Unlinked files: nothing is left of them however this ends. The wire opens its ledger by our descriptor.
+        self._ledger = tempfile.TemporaryFile()  # noqa: SIM115
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._number = 0
+        self._buffer = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-IS", "-c", source, "--ledger", f"/proc/self/fd/{self._ledger.fileno()}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            pass_fds=[self._ledger.fileno()],
+        )
+        self.pid = self._process.pid
+        self.netns = -1
+        try:
+            ready = self._readline(time.monotonic() + _START_S)["ready"]
+            self.scheduler = str(ready["scheduler"])
+            self.netns = namespaces.open_network(self.pid)
+            if namespaces.identity(self.pid, "net") == namespaces.identity("self", "net"):
+                raise ConditionError("the wire did not leave the agent's network namespace")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, do: str, wait_s: float = _ANSWER_S, **arguments: Any) -> dict[str, Any]:
+        """One request and its answer. Raises ConditionError if the wire is dead, silent or refuses."""
+        self._number += 1
+        request = {"id": self._number, "do": do, **arguments}
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as problem:
+            raise ConditionError(self._obituary()) from problem
+        answer = self._readline(time.monotonic() + wait_s)
+        if answer.get("id") != self._number:
+            raise ConditionError(f"the wire answered {answer} to request {self._number}")
+        if "ok" not in answer:
+            raise ConditionError(f"the wire refused {do}: {answer.get('error')}")
+        return dict(answer["ok"])
+
+    def _readline(self, deadline: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        poll = select.poll()  # select would refuse a descriptor above 1023
+        poll.register(pipe, select.POLLIN)
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise ConditionError(f"the wire (process {self.pid}) did not answer in time. {self._last_words()}")
+            piece = os.read(pipe, 1 << 20)
+            if not piece:
+                raise ConditionError(self._obituary())
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return dict(json.loads(line))
+
+    def _obituary(self) -> str:
+        try:
+            status = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            return f"the wire (process {self.pid}) closed its pipe and lives on. {self._last_words()}"
+        return f"the wire (process {self.pid}) ended with status {status}. {self._last_words()}"
+
+    def _last_words(self) -> str:
+        # Not seek and read: the child writes where our descriptor stands.
+        said = os.pread(self._stderr.fileno(), 1 << 20, 0).decode(errors="replace").strip()
+        return f"It said: {said[-2000:]}" if said else "It said nothing."
+
+    def ledger(self, offset: int, length: int) -> bytes:
+        """A piece of the ledger as the wire wrote it; also when the wire is dead."""
+        return os.pread(self._ledger.fileno(), length, offset)
+
+    def close(self) -> None:
+        """End it and reap it; its namespace and every pair that ends there go with it."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(OSError):  # it is dead and did not read all: what it did not read is of no use any more
+            self._process.stdin.close()
+        for end in (self._process.terminate, self._process.kill):
+            try:
+                self._process.wait(_END_S)
+                break
+            except subprocess.TimeoutExpired:
+                end()
+        self._process.wait()
+        self._process.stdout.close()
+        self._ledger.close()
+        self._stderr.close()
+        if self.netns >= 0:
+            os.close(self.netns)
+            self.netns = -1

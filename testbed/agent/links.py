@@ -1,0 +1,316 @@
+"""The links of a machine: every condition brought into force, read back, and proven again at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.agent import bpf, filters, namespaces, proof, uplink
+from testbed.agent.filters import Filter
+from testbed.agent.host import Host
+from testbed.agent.link_process import WireProcess
+from testbed.conditions.condition import Condition
+from testbed.errors import ConditionError
+
+ETHERNET_HEADER_BYTES = 14
+_DRAIN_S = 3.0
+_SETTLE_S = 1.0
+_REORDER_HOLD_NS = 100_000_000  # a packet held for others to overtake leaves after this anyway
+LEDGER_CHUNK = 1 << 19
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A whole state, decided: what the wire is told, what is filtered where, what whoever asked is told."""
+
+    seed: int
+    links: dict[str, dict[str, Any]]  # by id, with those that only group frames need
+    asked: frozenset[str]
+    filters: dict[str, tuple[Filter, ...]]  # by source host
+    conditions: dict[str, Condition]
+
+    @property
+    def demand(self) -> proof.Demand:
+        return proof.Demand(
+            filters=self.filters,
+            links={link: link if link in self.asked else data["source"] for link, data in self.links.items()},
+            conditions={link: condition.to_json() for link, condition in self.conditions.items()},
+        )
+
+    @property
+    def longest_stay_s(self) -> float:
+        """How long a frame may rightly stay in the wire."""
+        stays = [
+            c.delay_ns + c.jitter_ns * (4 if c.jitter_distribution == "normal" else 1) + (c.queue_ns or 0)
+            for c in self.conditions.values()
+        ]
+        return (max(stays, default=0) + _REORDER_HOLD_NS) / 1e9
+
+
+def decide(seed: int, links: Sequence[Mapping[str, Any]], hosts: Mapping[str, Host]) -> Wanted:
+    """Pure. Raises ConditionError for a link that does not fit the hosts.
+
+    A group frame cannot be split by receiver in a filter, so as soon as one pair of a host on a network goes
+    through the wire, all its group frames there do, and the wire needs a link to every host on that network. Those
+    that nobody asked for do nothing.
+    """
+    by_id: dict[str, dict[str, Any]] = {}
+    conditions: dict[str, Condition] = {}
+    for link in links:
+        source, target = _ends(link, hosts)
+        try:
+            conditions[link["id"]] = Condition.from_json(link["condition"])
+        except (ValueError, TypeError) as problem:
+            raise ConditionError(f"{link['id']}: {problem}") from problem
+        by_id[link["id"]] = _for_wire(link["id"], source, target, link["network"], link["condition"])
+    asked = frozenset(by_id)
+    for source, network in sorted({(data["source"], data["network"]) for data in by_id.values()}):
+        reached = {d["target"] for d in by_id.values() if (d["source"], d["network"]) == (source, network)}
+        for name, host in hosts.items():
+            if name != source and name not in reached and host.nic_of(network):
+                link_id = f"{source}->{name} over {network}"
+                by_id[link_id] = _for_wire(link_id, hosts[source], host, network, {})
+                conditions[link_id] = Condition()
+    return Wanted(seed, by_id, asked, _filters(by_id, asked, hosts), conditions)
+
+
+def _ends(link: Mapping[str, Any], hosts: Mapping[str, Host]) -> tuple[Host, Host]:
+    ends = []
+    for name, mac in ((link["source"], link["source_mac"]), (link["target"], link["target_mac"])):
+        host = hosts.get(name)
+        nic = host.nic_of(link["network"]) if host else None
+        if host is None or nic is None:
+            raise ConditionError(f"{link['id']}: this agent knows no host {name} on {link['network']}")
+        if nic.mac != mac:
+            raise ConditionError(f"{link['id']}: {name} has {nic.mac} on {link['network']} and not {mac}")
+        ends.append(host)
+    return ends[0], ends[1]
+
+
+def _for_wire(link_id: str, source: Host, target: Host, network: str, condition: dict[str, Any]) -> dict[str, Any]:
+    near, far = source.nic_of(network), target.nic_of(network)
+    assert near is not None and far is not None
+    return {
+        "id": link_id,
+        "source": source.name,
+        "target": target.name,
+        "network": network,
+        "source_mac": near.mac,
+        "target_mac": far.mac,
+        "condition": condition,
+        "max_frame": source.mtus.get(near.name, 1500) + ETHERNET_HEADER_BYTES,
+    }
+
+
+def _filters(
+    links: Mapping[str, dict[str, Any]], asked: frozenset[str], hosts: Mapping[str, Host]
+) -> dict[str, tuple[Filter, ...]]:
+    peers: dict[tuple[str, str], list[str]] = {}
+    for link_id in sorted(asked):
+        link = links[link_id]
+        peers.setdefault((link["source"], link["network"]), []).append(link["target_mac"])
+    found: dict[str, list[Filter]] = {}
+    for (source, network), macs in sorted(peers.items()):
+        nic = hosts[source].nic_of(network)
+        assert nic is not None
+        mine = found.setdefault(source, [])
+        try:
+            out = bpf.text(bpf.to_the_wire(macs))
+        except ValueError as problem:
+            raise ConditionError(f"the filter of {source} on {network}: {problem}") from problem
+        back = bpf.text(bpf.from_source(nic.mac))
+        number = 1 + sum(f.dev == uplink.NAME for f in mine)
+        mine += [
+            Filter(nic.name, "egress", 1, out, uplink.NAME),
+            Filter(uplink.NAME, "ingress", number, back, nic.name),
+        ]
+    return {source: tuple(mine) for source, mine in found.items()}
+
+
+class Links:
+    """The one state of links that a machine has, and the wire that applies it."""
+
+    def __init__(self, start_wire: Callable[[], WireProcess] = WireProcess) -> None:
+        self._start_wire = start_wire
+        self._wire: WireProcess | None = None
+        self._wanted: Wanted | None = None
+        self._hosts: Mapping[str, Host] = {}
+        self._touched: dict[str, str] = {}  # host -> name of its w0's other end, in the wire's namespace
+        self._start: proof.Moment | None = None
+        self._offsets: dict[str, int] = {}
+
+    @property
+    def in_force(self) -> bool:
+        return self._start is not None and bool(self._touched)
+
+    @property
+    def scheduler(self) -> str | None:
+        return self._wire.scheduler if self._wire else None
+
+    def set(self, wanted: Wanted, hosts: Mapping[str, Host]) -> dict[str, Any]:
+        """Make the state of every link what is wanted. Returns what the wire and the kernel hold afterwards.
+
+        Raises ConditionError naming the host or link that is not in force, CapabilityError where the kernel lacks
+        a part, CommandError.
+        """
+        self._hosts, self._wanted, self._start = hosts, wanted, None
+        for host in [name for name in self._touched if name not in wanted.filters]:
+            self._clear(host)
+        if not wanted.links and self._wire is None:
+            return {"links": {}, "hosts": {}}
+        wire = self._wire = self._wire or self._start_wire()
+        for host in wanted.filters:
+            self._connect(host, wire)
+        held = self._tell(wire, wanted)
+        for host in wanted.filters:
+            self._filter(host)
+        moment = self._baseline(wire, wanted)
+        problems = proof.not_in_force(wanted.demand, None, moment)
+        if problems:
+            raise ConditionError("; ".join(text for _, _, text in problems))
+        self._start = moment
+        return {
+            "links": {link: held["links"][link] for link in wanted.links if link in wanted.asked},
+            "hosts": {host: view.to_json() for host, view in moment.views.items()},
+            "wire": {key: value for key, value in held.items() if key != "links"},
+        }
+
+    def _connect(self, host: str, wire: WireProcess) -> None:
+        if host in self._touched:
+            return
+        numbers = {int(peer[1:]) for peer in self._touched.values()}
+        peer = f"h{next(n for n in range(len(numbers) + 1) if n not in numbers)}"
+        netns = self._hosts[host].netns
+        self._touched[host] = peer  # before: half of it may be there when it goes wrong
+        uplink.create(netns, wire.netns, wire.pid, peer, f"connecting {host} to the wire")
+
+    def _tell(self, wire: WireProcess, wanted: Wanted) -> dict[str, Any]:
+        held = wire.ask(
+            "conditions", seed=wanted.seed, hosts=dict(self._touched), links=list(wanted.links.values())
+        )
+        for link, condition in wanted.conditions.items():
+            has = held.get("links", {}).get(link)
+            if has is None or Condition.from_json(has) != condition:
+                raise ConditionError(f"{link} is not in force: asked {condition.to_json()}, the wire holds {has}")
+        extra = set(held["links"]) - set(wanted.links)
+        if extra:
+            raise ConditionError(f"the wire holds links that nobody asked for: {', '.join(sorted(extra))}")
+        return held
+
+    def _devices(self, host: str) -> list[str]:
+        return [*(nic.name for nic in self._hosts[host].nics), uplink.NAME]
+
+    def _filter(self, host: str) -> None:
+        assert self._wanted is not None
+        devices, doing = self._devices(host), f"filtering what {host} sends"
+        netns, wanted = self._hosts[host].netns, self._wanted.filters[host]
+        seen = filters.read(devices, netns, doing)
+        filters.write(filters.commands(devices, wanted, seen), "tc", netns, doing)
+
+    def _view(self, host: str) -> proof.View:
+        doing, netns = f"reading back the filters of {host}", self._hosts[host].netns
+        shown = namespaces.ask("ip", ["link show"], netns, doing)[0]
+        links = {link["ifname"]: link for link in shown}
+        devices = [dev for dev in self._devices(host) if dev in links]
+        seen = filters.read(devices, netns, doing)
+        offload = uplink.NAME in links and uplink.has_checksum_offload(netns)
+        return proof.View(tuple(seen), links, offload)
+
+    def _moment(self, wire: WireProcess, hosts: Sequence[str], before: proof.Moment | None = None) -> proof.Moment:
+        """Read `hosts` anew; the others are as they were `before`. The filters first: the wire is behind them."""
+        views = dict(before.views) if before else {}
+        views |= {host: self._view(host) for host in hosts}
+        return proof.Moment(views, wire.ask("report"))
+
+    def _baseline(self, wire: WireProcess, wanted: Wanted) -> proof.Moment:
+        """The first moment. Counts that differ already, and stay so, are what later ones are compared with."""
+        hosts = list(wanted.filters)
+        moment = self._moment(wire, hosts)
+        deadline = time.monotonic() + _SETTLE_S
+        while (left := proof.unread({}, moment)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            moment = self._moment(wire, hosts, moment)
+            if proof.unread({}, moment) == left:
+                break
+        self._offsets = proof.unread({}, moment)
+        return moment
+
+    def check(self) -> dict[str, Any]:
+        """The proof: `problems` is empty if every condition was in force and no frame was lost by accident."""
+        if self._wanted is None or self._wire is None or not self._wanted.links:
+            return {"problems": [], "hosts": {}, "links": {}, "ring": {}}
+        nothing: dict[str, Any] = {"hosts": {}, "links": {}, "ring": {}}
+        if self._start is None:
+            text = "no condition is in force: the last attempt to set them failed"
+            return {"problems": [("error", "", text)], **nothing}
+        try:
+            problems, moment = self._prove(self._wire, self._wanted, self._start)
+        except ConditionError as problem:
+            return {"problems": [("error", "", f"the conditions are not in force: {problem}")], **nothing}
+        reported = moment.report.get("links", {})
+        return {
+            "problems": problems,
+            "hosts": {h: v.to_json() | moment.report["hosts"].get(h, {}) for h, v in moment.views.items()},
+            "links": {
+                link: reported[link] for link in self._wanted.links if link in self._wanted.asked & set(reported)
+            },
+            "ring": dict(moment.report.get("ring", {})),
+        }
+
+    def _prove(
+        self, wire: WireProcess, wanted: Wanted, start: proof.Moment
+    ) -> tuple[list[proof.Problem], proof.Moment]:
+        for_s = _DRAIN_S + wanted.longest_stay_s
+        drained = wire.ask("drain", wait_s=for_s + 10, for_s=for_s)
+        hosts = list(wanted.filters)
+        moment = self._moment(wire, hosts)
+        deadline = time.monotonic() + _SETTLE_S
+        while (left := proof.unread(self._offsets, moment)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            moment = self._moment(wire, list(left), moment)
+        problems = proof.not_in_force(wanted.demand, start, moment)
+        broken = {who for _, who, _ in problems}
+        problems += [
+            p for p in proof.lost_frames(wanted.demand, start, moment, self._offsets) if p[1] not in broken
+        ]
+        if not drained.get("drained"):
+            n = drained.get("pending", "some")
+            problems.append(("inconclusive", "", f"{n} frames were still in the wire {for_s:g} s after the end"))
+        return problems, moment
+
+    def ledger(self, offset: int) -> tuple[bytes, int | None]:
+        """A piece of the ledger, and where the next one begins; None: that was the last."""
+        if self._wire is None:
+            return b"", None
+        piece = self._wire.ledger(offset, LEDGER_CHUNK)
+        following = offset + len(piece)
+        return piece, following if len(piece) == LEDGER_CHUNK else None
+
+    def _clear(self, host: str) -> None:
+        doing, netns = f"undoing the conditions of {host}", self._hosts[host].netns
+        hooks = {
+            entry["dev"]
+            for entry in namespaces.ask("tc", ["qdisc show"], netns, doing)[0]
+            if entry["kind"] == "clsact" and entry["dev"] in self._devices(host)
+        }
+        namespaces.batch("tc", [f"qdisc del dev {dev} clsact" for dev in sorted(hooks)], netns, doing)
+        uplink.remove(netns, doing)
+        del self._touched[host]
+
+    def undo(self) -> list[str]:
+        """Remove all that was made, however far it came; returns what went wrong on the way."""
+        troubles = []
+        for host in list(self._touched):
+            try:
+                self._clear(host)
+            except Exception as problem:  # whatever it is, the next host is cleaned up too
+                troubles.append(str(problem))
+        if self._wire is not None:
+            with suppress(OSError):
+                self._wire.close()
+            self._wire = None
+        self._wanted = self._start = None
+        return troubles

@@ -1,0 +1,282 @@
+"""The agent's loop: requests in, answers out, signs of life, and everything undone when it ends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import platform
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import testbed
+from testbed import linux
+from testbed.agent import baseline, counters, filters, links, namespaces, processes, sockets
+from testbed.agent.canary import Canary
+from testbed.agent.host import Host
+from testbed.conditions.fate import FATE_VERSION
+from testbed.errors import CapabilityError, ConditionError, EngineError, TestbedError
+
+ALIVE_EVERY_S = 10.0
+SILENCE_S = 60.0
+_PIPE_BUF = 4096  # what a pipe that is ready for writing takes without blocking
+
+Json = dict[str, Any]
+
+
+class Agent:
+    """What the agent can do, one method a request. Holds the state of this machine, and knows how to undo it."""
+
+    def __init__(self, the_links: links.Links | None = None) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.links = the_links or links.Links()
+        self.canary = Canary()
+        self._doors: list[str] = []
+
+    def operations(self) -> dict[str, Callable[[Json], Json]]:
+        return {
+            "hello": self.hello,
+            "door": self.door,
+            "hosts": self.set_hosts,
+            "conditions": self.set_conditions,
+            "lookup": self.lookup,
+            "sockets": self.sockets,
+            "counters": self.counters,
+            "signal": self.signal,
+            "check": self.check,
+            "ledger": self.ledger,
+        }
+
+    def hello(self, _: Json) -> Json:
+        return {
+            "version": testbed.__version__,
+            "fate": FATE_VERSION,
+            "kernel": platform.release(),
+            "iproute2": namespaces.run(["ip", "-V"], doing="asking for the version of iproute2").strip(),
+            "python": platform.python_version(),
+            "capabilities": _capabilities(),
+            "scheduler": "fifo" if _may_have_fifo() else "other",
+        }
+
+    def door(self, request: Json) -> Json:
+        shut = {}
+        for bridge in request["bridges"]:
+            self._doors.append(bridge)  # before: it may be half done when it goes wrong
+            shut[bridge] = filters.shut_door(bridge)
+        return {"bridges": shut}
+
+    def set_hosts(self, request: Json) -> Json:
+        """A whole state: the hosts of before are forgotten, and with them their conditions."""
+        wanted = [Host.from_json(data) for data in request["hosts"]]
+        troubles = self._forget_hosts()
+        if troubles:
+            raise EngineError("forgetting the hosts of before: " + "; ".join(troubles))
+        seen = {}
+        for host in wanted:
+            host.open()
+            self.hosts[host.name] = host
+            seen[host.name] = baseline.apply(host)
+        return {"hosts": seen}
+
+    def _forget_hosts(self) -> list[str]:
+        troubles = self.links.undo()
+        for host in self.hosts.values():
+            host.close()
+        self.hosts.clear()
+        return troubles
+
+    def set_conditions(self, request: Json) -> Json:
+        wanted = links.decide(request["seed"], request["links"], self.hosts)
+        answer = self.links.set(wanted, self.hosts)
+        self.canary = Canary()
+        return answer
+
+    def lookup(self, request: Json) -> Json:
+        host = self._host(request["host"])
+        return {"found": processes.find_command(host, request["command"], request["path"], request["working_dir"])}
+
+    def sockets(self, request: Json) -> Json:
+        return {"sockets": sockets.listening(self._host(request["host"]), request["pid"])}
+
+    def counters(self, request: Json) -> Json:
+        return {"hosts": {name: counters.read(self._host(name)) for name in request["hosts"]}}
+
+    def signal(self, request: Json) -> Json:
+        host = self._host(request["host"])
+        tree = bool(request.get("tree", False))
+        return {"sent": processes.send_signal(host, request["pid"], request["signal"], tree)}
+
+    def check(self, _: Json) -> Json:
+        return {**self.links.check(), "canary_p99_ns": self.canary.p99_ns()}
+
+    def ledger(self, request: Json) -> Json:
+        piece, following = self.links.ledger(request["offset"])
+        return {"data": base64.b64encode(piece).decode(), "next": following}
+
+    def _host(self, name: str) -> Host:
+        try:
+            return self.hosts[name]
+        except KeyError:
+            known = ", ".join(self.hosts) or "none"
+            raise EngineError(f"this agent knows no host {name!r}; it knows {known}") from None
+
+    def undo(self) -> list[str]:
+        """Whatever was made is gone afterwards; returns what went wrong on the way, having gone on each time."""
+        troubles = self._forget_hosts()
+        for bridge in self._doors:
+            try:
+                filters.open_door(bridge)
+            except Exception as problem:  # whatever it is, the next door is seen to as well
+                troubles.append(str(problem))
+        self._doors.clear()
+        return troubles
+
+
+class Loop:
+    """One request at a time, in order. Ends at end of input, at SIGTERM, or after a minute without a word."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        source: int = 0,
+        sink: int = 1,
+        alive_every_s: float = ALIVE_EVERY_S,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._agent = agent
+        self._operations = agent.operations()
+        self._source, self._sink = source, sink
+        self._alive_every_s, self._silence_s = alive_every_s, silence_s
+        self._stop, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._buffer = b""
+        self._spoke = self._heard = time.monotonic()
+
+    def run(self) -> None:
+        """Serve until the end, then undo. The caller's signal handlers are put back."""
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+        }
+        try:
+            self._serve()
+        finally:
+            for trouble in self._agent.undo():
+                print(f"testbed agent: undoing: {trouble}", file=sys.stderr)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(self._stop)
+            os.close(self._wake)
+
+    def _on_signal(self, number: int, _: Any) -> None:
+        # Ctrl-C reaches all of a terminal's processes, and what it means is the orchestrator's to decide.
+        if number != signal.SIGINT:
+            with suppress(BlockingIOError):
+                os.write(self._wake, b"!")
+
+    def _serve(self) -> None:
+        while True:
+            now = time.monotonic()
+            if now - self._heard > self._silence_s:
+                return
+            if now - self._spoke >= self._alive_every_s and not self._write({"alive": now}):
+                return
+            ready = self._wait()
+            if self._stop in ready:
+                return
+            if self._source in ready:
+                piece = os.read(self._source, 1 << 20)
+                if not piece:
+                    return
+                self._heard = time.monotonic()
+                self._buffer += piece
+                if not self._answer_lines():
+                    return
+
+    def _wait(self) -> list[int]:
+        descriptors = [self._source, self._stop]
+        if self._agent.links.in_force:
+            return self._agent.canary.wait(descriptors)
+        return select.select(descriptors, [], [], min(1.0, self._alive_every_s, self._silence_s))[0]
+
+    def _answer_lines(self) -> bool:
+        """False if nobody reads the answers any more, or the end was asked for."""
+        while b"\n" in self._buffer:
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            answer = self._answer(line)
+            self._heard = time.monotonic()  # a long request is not a silence
+            if answer is not None and not self._write(answer):
+                return False
+            if select.select([self._stop], [], [], 0)[0]:
+                return False
+        return True
+
+    def _answer(self, line: bytes) -> Json | None:
+        number = None
+        try:
+            request = json.loads(line)
+            number = request.get("id")
+            if request["do"] == "alive":
+                return None
+            operation = self._operations.get(request["do"])
+            if operation is None:
+                raise EngineError(f"this agent cannot do {request['do']!r}; it can {', '.join(self._operations)}")
+            return {"id": number, "ok": operation(request)}
+        except TestbedError as problem:
+            return _error(number, _kind(problem), str(problem))
+        except Exception as problem:  # whatever it is, the other side must hear of it, and the agent must live on
+            return _error(number, "engine", f"{line[:200]!r}: {type(problem).__name__}: {problem}")
+
+    def _write(self, message: Json) -> bool:
+        """False if nobody reads any more. In pieces that cannot block, so that a reader who hangs is noticed."""
+        data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        while data:
+            if not select.select([], [self._sink], [], self._silence_s)[1]:
+                return False
+            try:
+                data = data[os.write(self._sink, data[:_PIPE_BUF]) :]
+            except OSError:
+                return False
+        self._spoke = time.monotonic()
+        return True
+
+
+def _kind(problem: TestbedError) -> str:
+    if isinstance(problem, ConditionError):
+        return "condition"
+    return "capability" if isinstance(problem, CapabilityError) else "engine"
+
+
+def _error(number: Any, kind: str, message: str) -> Json:
+    return {"id": number, "error": {"kind": kind, "message": message}}
+
+
+def _capabilities() -> list[str]:
+    """The effective ones of this process, by their names without CAP_."""
+    status = Path("/proc/self/status").read_text()
+    mask = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+    return [name for number, name in enumerate(linux.CAPABILITIES) if mask >> number & 1]
+
+
+def _may_have_fifo() -> bool:
+    """Whether the wire will get a real-time schedule: tried, because rlimits and namespaces both have a say."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
+
+
+def prepare() -> None:
+    """What the process needs before it serves: descriptors for many hosts, and sysctls that may be written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    namespaces.make_sysctls_writable()

@@ -1,0 +1,160 @@
+"""Is every condition in force, and has no frame got lost on the way to it? Pure comparison of what was read.
+
+A thing that is missing or changed is an `error`: the network was not the one that was asked for. A frame that the
+wire itself lost is `inconclusive`: the network was right, and what was measured on it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.agent import uplink
+from testbed.agent.filters import Filter, Seen, differences
+
+Problem = tuple[str, str, str]  # outcome, link id or host or "", text
+
+
+@dataclass(frozen=True)
+class View:
+    """One source host as the kernel shows it at one moment."""
+
+    filters: tuple[Seen, ...]  # of its impaired interfaces and of w0
+    links: Mapping[str, dict[str, Any]]  # every interface, as `ip -j -d -s link show` has it
+    checksum_offload: bool = False  # of w0
+
+    @property
+    def sent_to_wire(self) -> int:
+        """Frames that the egress filters counted on their way to the wire."""
+        return sum(seen.packets for seen in self.filters if seen.filter.side == "egress")
+
+    def drops(self, dev: str) -> tuple[int, int]:
+        """Of the interface, on receiving and on sending."""
+        stats = self.links.get(dev, {}).get("stats64", {})
+        return stats.get("rx", {}).get("dropped", 0), stats.get("tx", {}).get("dropped", 0)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sent_to_wire": self.sent_to_wire,
+            "filters": [{"is": str(seen.filter), "packets": seen.packets} for seen in self.filters],
+            "dropped": {dev: dict(zip(("received", "sent"), self.drops(dev), strict=True)) for dev in self.links},
+        }
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Everything that is read when a proof is taken."""
+
+    views: Mapping[str, View]  # by source host
+    report: Mapping[str, Any]  # the wire's; see its protocol
+
+    def frames_in(self, host: str) -> int:
+        return int(self.report.get("hosts", {}).get(host, {}).get("frames_in", 0))
+
+    def ring(self, name: str) -> int:
+        return int(self.report.get("ring", {}).get(name, 0))
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What has to be there: filters by source host, and links by the host that answers for them."""
+
+    filters: Mapping[str, tuple[Filter, ...]]
+    links: Mapping[
+        str, str
+    ]  # link id -> whom a problem names: the link itself, or a host for one nobody asked for
+    conditions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def not_in_force(demand: Demand, start: Moment | None, now: Moment) -> list[Problem]:
+    """What is missing or changed. `start` None: nothing to compare counters and interface numbers with yet."""
+    problems: list[Problem] = []
+    for host, wanted in demand.filters.items():
+        view = now.views[host]
+        wrong = uplink.wrong(view.links.get(uplink.NAME), view.checksum_offload)
+        wrong += differences(wanted, (seen.filter for seen in view.filters))
+        wrong += _changed_interfaces({f.dev for f in wanted}, start.views[host] if start else None, view)
+        problems += [("error", host, f"the conditions of {host} are not in force: {text}") for text in wrong]
+    held = now.report.get("links", {})
+    problems += [
+        ("error", who, f"{link} is not in force: the wire does not hold it")
+        for link, who in demand.links.items()
+        if link not in held
+    ]
+    problems += [
+        ("error", demand.links[link], f"{link} is not in force: asked {asked}, the wire holds {has}")
+        for link, asked in demand.conditions.items()
+        if (has := held.get(link, {}).get("condition", asked)) != asked
+    ]
+    return problems
+
+
+def _changed_interfaces(devices: Iterable[str], start: View | None, now: View) -> Iterable[str]:
+    for dev in sorted({*devices, uplink.NAME}):
+        link = now.links.get(dev)
+        if link is None:
+            if dev != uplink.NAME:  # of which it is said elsewhere
+                yield f"{dev} is missing"
+        elif start is not None and dev in start.links and link["ifindex"] != start.links[dev]["ifindex"]:
+            yield f"{dev} was replaced by another interface of that name"
+        elif "UP" not in link["flags"]:
+            yield f"{dev} is down"
+
+
+def unread(offsets: Mapping[str, int], now: Moment) -> dict[str, int]:
+    """By host, frames that its filters counted and the wire has not read; negative if it read more. No zeros.
+
+    `offsets` is what the difference was when the conditions came into force.
+    """
+    left = {
+        host: view.sent_to_wire - now.frames_in(host) - offsets.get(host, 0) for host, view in now.views.items()
+    }
+    return {host: n for host, n in left.items() if n}
+
+
+def lost_frames(demand: Demand, start: Moment, now: Moment, offsets: Mapping[str, int]) -> list[Problem]:
+    """What the wire, its rings or an interface lost, and counts that contradict each other."""
+    problems: list[Problem] = []
+    missing = unread(offsets, now)
+    ring_drops = now.ring("rx_drops") - start.ring("rx_drops")
+    if ring_drops:
+        problems.append(_lost("", ring_drops, "its receive ring was full"))
+    for host, n in missing.items():
+        if n < 0:
+            text = f"the wire read {-n} frames more than they counted, so they were taken away and put back"
+            problems.append(("error", host, f"the filters of {host} were not in force all the time: {text}"))
+    unexplained = sum(n for n in missing.values() if n > 0) - ring_drops
+    if unexplained > 0:
+        hosts = [host for host, n in missing.items() if n > 0]
+        who = hosts[0] if len(hosts) == 1 else ""
+        problems.append(
+            _lost(who, unexplained, f"sent by {', '.join(hosts)}, they never reached its receive ring")
+        )
+    for name, why in (("too_large", "they did not fit into a slot"), ("tx_errors", "the kernel refused to send")):
+        if n := now.ring(name) - start.ring(name):
+            problems.append(_lost("", n, why))
+    for host in now.views:
+        if n := now.report.get("hosts", {}).get(host, {}).get("unknown", 0):
+            problems.append(_lost(host, n, f"{host} sent them to or from an address that belongs to no link"))
+    for link, who in demand.links.items():
+        if n := now.report.get("links", {}).get(link, {}).get("unasked", 0):
+            problems.append(_lost(who, n, f"on {link}"))
+    for host, view in now.views.items():
+        problems += _dropped(host, start.views[host], view)
+    return problems
+
+
+def _dropped(host: str, start: View, now: View) -> Iterable[Problem]:
+    for dev in now.links:
+        for word, before, after in zip(("receiving", "sending"), start.drops(dev), now.drops(dev), strict=True):
+            if after != before:
+                yield (
+                    "inconclusive",
+                    host,
+                    f"the kernel dropped {after - before} frames at {dev} of {host} on {word}, unasked",
+                )
+
+
+def _lost(who: str, n: int, why: str) -> Problem:
+    return ("inconclusive", who, f"the wire itself lost {n} frames: {why}")

@@ -1,0 +1,93 @@
+"""`w0`, the way from a host to the wire: one end of a veth pair whose other end is in the wire's own namespace."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from testbed.agent import filters, namespaces
+from testbed.errors import CommandError
+
+NAME = "w0"
+MTU = 65535
+
+_SIOCETHTOOL = 0x8946
+_GET_TX_CHECKSUM, _SET_TX_CHECKSUM = 0x16, 0x17  # linux/ethtool.h; its own tool is not on every machine
+
+
+def create(netns: int, wire_netns: int, wire_pid: int, peer: str, doing: str) -> None:
+    """Make the pair, each end right where it belongs.
+
+    `gso_max_segs 1` has the kernel cut every super-packet on its way out, and no checksum offload has it fill in
+    every checksum, so that what the wire reads are frames as a real wire would carry. Neither end has an address.
+    """
+    size = f"mtu {MTU} numtxqueues 1 numrxqueues 1"
+    there = f"/proc/{wire_pid}/ns/net"
+    filters.write(
+        [
+            f"link add {NAME} gso_max_segs 1 {size} type veth peer name {peer} {size} netns {there}",
+            f"link set dev {NAME} arp off",
+        ],
+        "ip",
+        netns,
+        doing,
+    )
+    with namespaces.inside(netns):
+        _silence_ipv6(NAME)
+        _tx_checksum(NAME, switch_off=True)
+    with namespaces.inside(wire_netns):
+        _silence_ipv6(peer)
+    namespaces.batch("ip", [f"link set dev {peer} up arp off"], wire_netns, doing)
+    namespaces.batch("ip", [f"link set dev {NAME} up"], netns, doing)
+
+
+def remove(netns: int, doing: str) -> None:
+    """No error if it is gone already: it goes with the wire."""
+    try:
+        namespaces.batch("ip", [f"link del dev {NAME}"], netns, doing)
+    except CommandError as problem:
+        if "Cannot find device" not in problem.stderr:
+            raise
+
+
+def wrong(link: dict[str, Any] | None, checksum_offload: bool) -> list[str]:
+    """What is not as it must be with a `w0` as `ip -j -d` shows it."""
+    if link is None:
+        return [f"{NAME} is missing"]
+    problems = []
+    if link.get("gso_max_segs") != 1:
+        problems.append(f"{NAME} lets through super-packets (gso_max_segs {link.get('gso_max_segs')})")
+    if link["mtu"] != MTU:
+        problems.append(f"{NAME} has MTU {link['mtu']} and not {MTU}")
+    if not {"UP", "LOWER_UP"} <= set(link["flags"]):
+        problems.append(f"{NAME} or its other end is down")
+    if checksum_offload:
+        problems.append(f"{NAME} leaves checksums to hardware that is not there")
+    return problems
+
+
+def has_checksum_offload(netns: int) -> bool:
+    """Raises OSError if there is no `w0`."""
+    with namespaces.inside(netns):
+        return _tx_checksum(NAME, switch_off=False)
+
+
+def _silence_ipv6(dev: str) -> None:
+    """No router solicitations and no group reports of the interface's own."""
+    switch = Path(f"/proc/sys/net/ipv6/conf/{dev}/disable_ipv6")
+    if switch.exists() and switch.read_text().strip() != "1":
+        switch.write_text("1")
+
+
+def _tx_checksum(dev: str, switch_off: bool) -> bool:
+    value = ctypes.create_string_buffer(
+        struct.pack("=II", _SET_TX_CHECKSUM if switch_off else _GET_TX_CHECKSUM, 0)
+    )
+    request = struct.pack("16sP", dev.encode(), ctypes.addressof(value)).ljust(40, b"\0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
+    return bool(struct.unpack("=II", value.raw[:8])[1])
