@@ -42,7 +42,7 @@ class Echo:
     """A server: every datagram goes back to where it came from, as it is."""
 
     def __init__(self) -> None:
-        self.received = self.echoed = self.payload_bytes = 0
+        self.received = self.payload_bytes = 0
         self.peers: set[tuple[Any, ...]] = set()
         self.errors: Counter[str] = Counter()
 
@@ -51,13 +51,13 @@ class Echo:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         say_ready()
         while True:
-            try:
+            with doing("receiving"):
                 data, peer = sock.recvfrom(65536)
-                self.received += 1
-                self.payload_bytes += len(data)
-                self.peers.add(peer)
+            self.received += 1
+            self.payload_bytes += len(data)
+            self.peers.add(peer)
+            try:
                 sock.sendto(data, peer)
-                self.echoed += 1
             except OSError as problem:  # one peer that cannot be answered is no reason to leave the others
                 self.errors[error_name(problem)] += 1
 
@@ -65,7 +65,7 @@ class Echo:
         yield from ({"error": name} for name in self.errors)
         yield {
             "received": self.received,
-            "echoed": self.echoed,
+            "echoed": self.received - self.errors.total(),
             "payload_bytes": self.payload_bytes,
             "peers": len(self.peers),
             "errors": self.errors.total(),
@@ -157,14 +157,13 @@ def probe(sock: socket.socket, book: Probe, count: int, interval_ns: int, timeou
 def _send(n: int, sock: socket.socket, book: Probe) -> None:
     """The kernel reports an ICMP error of an earlier datagram in place of sending this one, once: so try twice."""
     for _ in range(2):
-        now_ns = time.monotonic_ns()
+        now_ns = book.sent_ns[n] = time.monotonic_ns()  # booked first: SIGTERM may come at any moment
         try:
             sock.send(book.datagram(n, now_ns))
-        except OSError as problem:
-            book.errors[error_name(problem)] += 1
-        else:
-            book.sent_ns[n] = now_ns
             return
+        except OSError as problem:
+            del book.sent_ns[n]
+            book.errors[error_name(problem)] += 1
     book.unsent += 1
 
 

@@ -189,8 +189,8 @@ class Send(Client):
     def _exchange(self, sock: socket.socket, n: int, size: int) -> None:
         request = pattern(n, size)
         sent_ns = time.monotonic_ns()
-        sock.sendall(request)
         self.summary["sent"] += 1
+        sock.sendall(request)
         answer = _receive(sock, size)
         self.samples.append({"round_trip_delay_ms": (time.monotonic_ns() - sent_ns) / 1e6})
         self.summary["received" if answer == request else "corrupted"] += 1

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.programs import datagram
+from testbed.programs._common import Terminated
 from testbed.programs.datagram import HEADER, Probe, probe
 
 MS = 10**6
@@ -298,3 +299,38 @@ def test_echoes_are_read_also_when_there_is_no_time_to_wait() -> None:
         datagram._receive_until(0, client, book)
         assert summary(book)["received"] == 1
         assert not select.select([client], [], [], 0)[0]
+
+
+# ---------------------------------------------------------------- the echo server
+
+
+class OneBadPeer:
+    """Three datagrams from two peers; the one at port 2 cannot be answered. Then SIGTERM."""
+
+    def __init__(self) -> None:
+        self.waiting = [(b"ab", ("p", 1)), (b"cde", ("p", 2)), (b"f", ("p", 1))]
+        self.answered: list[tuple[bytes, tuple[str, int]]] = []
+
+    def setsockopt(self, *_: int) -> None: ...
+
+    def recvfrom(self, _size: int) -> tuple[bytes, tuple[str, int]]:
+        if not self.waiting:
+            raise Terminated
+        return self.waiting.pop(0)
+
+    def sendto(self, data: bytes, peer: tuple[str, int]) -> None:
+        if peer == ("p", 2):
+            raise OSError(101, "Network is unreachable")
+        self.answered.append((data, peer))
+
+
+def test_a_peer_that_cannot_be_answered_does_not_stop_the_server(capsys: pytest.CaptureFixture[str]) -> None:
+    sock, echo = OneBadPeer(), datagram.Echo()
+    with pytest.raises(Terminated):
+        echo.serve(sock)  # type: ignore[arg-type]
+    assert sock.answered == [(b"ab", ("p", 1)), (b"f", ("p", 1))]
+    assert list(echo.records()) == [
+        {"error": "ENETUNREACH"},
+        {"received": 3, "echoed": 2, "payload_bytes": 6, "peers": 2, "errors": 1},
+    ]
+    assert capsys.readouterr().out == "READY\n"
