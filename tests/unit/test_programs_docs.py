@@ -1,0 +1,103 @@
+"""docs/programs.md: its sessions run as they stand there, and its tables name every record and no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed.programs import datagram, stream
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/programs.md").read_text()
+SESSIONS = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+PYTHON = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def free_port(kind: socket.SocketKind) -> str:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+def steps(session: str) -> list[tuple[str, list[str]]]:
+    """(command, the lines it printed), in order."""
+    parts = re.split(r"^\$ ", session, flags=re.MULTILINE)
+    return [(lines[0], lines[1:]) for part in parts if part and (lines := part.splitlines())]
+
+
+def shape(line: str) -> str:
+    """A line without its measured numbers; counts stay."""
+    line = re.sub(r'("(?:\w+_(?:ms|s)|goodput_bit_s|retransmits)": )[0-9.e-]+', r"\1…", line)
+    return re.sub(r'("congestion": )"\w+"', r"\1…", line)
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=["datagram", "stream"])
+def test_a_session_by_hand_runs_as_it_stands_in_the_text(session: str) -> None:
+    if "nc " in session and not shutil.which("nc"):
+        pytest.skip("nc is not installed here: apt install netcat-openbsd")
+    session = session.replace("9000", free_port(socket.SOCK_DGRAM)).replace("9001", free_port(socket.SOCK_STREAM))
+    server = None
+    try:
+        for command, printed in steps(session):
+            if command.endswith(" &"):
+                argv = command.removesuffix(" &").split()
+                pipe = subprocess.PIPE
+                server = subprocess.Popen(argv, cwd=ROOT, env=PYTHON, stdout=pipe, stderr=pipe, text=True)
+                assert server.stdout is not None and server.stderr is not None
+                out = [server.stderr.readline().rstrip(), server.stdout.readline().rstrip()]
+            elif command == "kill %1":
+                assert server is not None
+                server.send_signal(signal.SIGTERM)
+                out = server.communicate(timeout=30)[0].splitlines()
+                assert server.returncode == 0
+            else:
+                argv = ["sh", "-c", command]
+                done = subprocess.run(argv, cwd=ROOT, env=PYTHON, capture_output=True, text=True, timeout=30)
+                assert (done.returncode, done.stderr) == (0, "")
+                out = done.stdout.splitlines()
+            assert [shape(line) for line in out] == [shape(line) for line in printed]
+    finally:
+        if server is not None:
+            server.kill()
+            server.communicate()
+
+
+def documented(heading: str) -> set[str]:
+    """The keys in the first column of the table that is headed `record`, in that section."""
+    section = re.split(r"^##+ ", TEXT.split(f"\n### {heading}\n")[1], flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", section.split("| record |")[1], re.MULTILINE)
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+
+def keys(records: object) -> set[str]:
+    return {key for record in records for key in record}  # type: ignore[attr-defined]
+
+
+def test_the_tables_name_every_record_and_no_other() -> None:
+    echo = datagram.Echo()
+    echo.errors["EPERM"] += 1
+    assert documented("datagram echo") == keys(echo.records())
+
+    probe = datagram.Probe(0, 64)
+    probe.sent_ns = {0: 0, 1: 0}
+    probe.arrived(probe.datagram(0, 0), 1)
+    probe.errors["EPERM"] += 1
+    assert documented("datagram probe") == keys(probe.records())
+
+    server = stream.Server(stream.echo)
+    server.conversations = [stream.Conversation(1, "ECONNRESET")]
+    assert documented("stream echo, stream sink") == keys(server.records())
+
+    of_all_clients = {"connect_time_ms", "retransmits", "congestion"}
+    assert documented("stream send") == keys(stream.Send().records()) | of_all_clients | {"round_trip_delay_ms"}
+    printed = next(line for line in SESSIONS[1].splitlines() if "goodput" in line)
+    assert documented("stream bulk") == set(json.loads(printed))
