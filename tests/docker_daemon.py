@@ -5,13 +5,11 @@ firewall, routes or mounts. Its process 1 is this very file: it waits for the en
 end is in the test process, and then stops the daemon and removes its directory. So it also goes when the test
 process is killed; and if process 1 itself is killed, the kernel ends everything in there with it.
 
-    with docker_daemon() as daemon: ...     # in a script
-    daemon = shared_daemon()                # in tests: one for the whole session; skips, with the reason
+    with docker_daemon() as docker_host: ...
 """
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import shutil
@@ -23,8 +21,9 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STARTS_WITHIN_S, STOPS_WITHIN_S = 60, 20
 CACHE = "~/.cache/testbed"
@@ -36,67 +35,47 @@ class NoDaemon(Exception):
 
 
 @dataclass
-class Daemon:
-    """A daemon that answers at `host` (a DOCKER_HOST); `pid` is None if it is not ours."""
+class _Daemon:
+    """A private daemon; `pid` is its process 1, `keeper` what holds its stdin."""
 
     host: str
-    why: str
-    pid: int | None = None
-    _keeper: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    keeper: subprocess.Popen[bytes]
+    pid: int = 0
 
-    def on_its_machine(self, argv: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
-        """Run a command where the daemon's bridges are: for a private daemon that is its network namespace."""
-        inside = ["nsenter", f"--net=/proc/{self.pid}/ns/net"] if self.pid else []
-        return subprocess.run([*inside, *argv], capture_output=True, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+_started: dict[str, _Daemon] = {}
 
 
 @contextmanager
-def docker_daemon(private: bool = False) -> Iterator[Daemon]:
-    """The daemon that answers (unless `private`), else one of our own. Raises NoDaemon."""
-    daemon = None if private else _present()
-    if daemon is not None:
-        yield daemon
+def docker_daemon(private: bool = False) -> Iterator[str]:
+    """The DOCKER_HOST of the daemon that answers (unless `private`), else of one of our own. Raises NoDaemon."""
+    present = None if private else _present()
+    if present is not None:
+        yield present
         return
     daemon = _start()
+    _started[daemon.host] = daemon
     try:
-        yield daemon
+        yield daemon.host
     finally:
+        del _started[daemon.host]
         _stop(daemon)
 
 
-_shared: list[Daemon | NoDaemon] = []
+def on_its_machine(host: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command where the bridges of the daemon at `host` are: a private one has a network namespace."""
+    inside = ["nsenter", f"--net=/proc/{_started[host].pid}/ns/net"] if host in _started else []
+    return subprocess.run([*inside, *argv], capture_output=True, text=True, **options)
 
 
-def shared_daemon() -> Daemon:
-    """One daemon for all tests of this process, stopped at its end. Skips the test if there is none.
-
-    Where TESTBED_REQUIRE names docker, it fails instead.
-    """
-    import pytest
-
-    if not _shared:
-        try:
-            daemon = _present() or _start()
-            atexit.register(_stop, daemon)
-            _shared.append(daemon)
-        except NoDaemon as problem:
-            _shared.append(problem)
-    found = _shared[0]
-    if isinstance(found, Daemon):
-        return found
-    if "docker" in os.environ.get("TESTBED_REQUIRE", "").split(","):
-        pytest.fail(f"TESTBED_REQUIRE names docker, and there is no daemon: {found}")
-    return pytest.skip(f"no Docker daemon: {found}")
-
-
-def _present() -> Daemon | None:
+def _present() -> str | None:
     from testbed.engines.docker_client import daemon_answers
 
-    answers, why = daemon_answers()
-    return Daemon(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), why) if answers else None
+    answers, _ = daemon_answers()
+    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock") if answers else None
 
 
-def _start() -> Daemon:
+def _start() -> _Daemon:
     if os.geteuid() != 0:
         raise NoDaemon("none answers, and only root can start one")
     missing = [name for name in NEEDED if shutil.which(name) is None]
@@ -111,7 +90,7 @@ def _start() -> Daemon:
     )  # fmt: skip
     assert keeper.stdout is not None
     said = json.loads(keeper.stdout.readline() or b'{"error": "its process 1 died"}')
-    daemon = Daemon(f"unix://{directory}/socket", f"a private {said.get('version')}", None, keeper)
+    daemon = _Daemon(f"unix://{directory}/socket", keeper)
     if "error" in said:
         _stop(daemon)
         shutil.rmtree(directory, ignore_errors=True)
@@ -124,10 +103,8 @@ def _first_child(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-def _stop(daemon: Daemon) -> None:
-    keeper = daemon._keeper
-    if keeper is None:
-        return
+def _stop(daemon: _Daemon) -> None:
+    keeper = daemon.keeper
     assert keeper.stdin is not None and keeper.stdout is not None
     with suppress(BrokenPipeError):
         keeper.stdin.close()

@@ -5,13 +5,12 @@ No knowledge of runs, hosts or networks here.
 
 from __future__ import annotations
 
-import errno
 import io
 import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker.errors
@@ -60,21 +59,16 @@ class Stream:
 
     def end_of_input(self) -> None:
         """Close our direction only. Never raises: the other side may be gone already."""
-        try:
+        with suppress(OSError):
             if isinstance(self._socket, ssl.SSLSocket):
                 _half_close(self._socket)
             else:
                 self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
 
     def close(self) -> None:
         """Also wakes a thread that waits in `frames`. Never raises."""
-        try:
+        with suppress(OSError):  # it is closed already, by us or by the other side
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError as problem:
-            if problem.errno not in (errno.ENOTCONN, errno.EBADF, errno.EPIPE):
-                raise
         self._response.close()
 
 

@@ -25,12 +25,12 @@ import docker.utils.build
 
 import testbed
 from testbed.engines.docker_client import Api, asking
+from testbed.engines.docker_host import HOLD
 from testbed.engines.holder import holder_elf
 from testbed.errors import EngineError, HostError
 
 NODE, BASE, BUILT = "testbed-node", "testbed-base", "testbed-build"  # names of images; the tags are hashes
 REGISTRY_BASE = "python:3.11-slim-bookworm"
-HOLD = "/opt/testbed/hold"
 PYTHON = "/opt/testbed/python"
 LIBRARY = "/opt/testbed/lib"
 

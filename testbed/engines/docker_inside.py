@@ -9,6 +9,7 @@ replace those.
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -28,11 +29,22 @@ def routes(shown: str) -> list[str]:
     return sorted(dst if "/" in dst else f"{dst}/32" for dst in found - {"default"})
 
 
-def answer(request: dict[str, Any]) -> Any:
-    if "write" in request:
-        return {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
+def facts() -> dict[str, Any]:
+    """What the engine has to know of the daemon's machine: what is routed, open files a process may have, IPv6."""
     argv = ["ip", "-j", "-4", "route", "show", "table", "all"]
-    return routes(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return {
+        "routes": routes(shown),
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "ipv6": Path("/proc/sys/net/ipv6").exists(),
+    }
+
+
+def answer(request: dict[str, Any]) -> Any:
+    """{"facts": true}, or {"write": {host: [pid, {path: text}]}}, answered with what the files then hold."""
+    if "facts" in request:
+        return facts()
+    return {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
 
 
 if __name__ == "__main__":

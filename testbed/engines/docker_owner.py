@@ -82,7 +82,7 @@ def remove(api: Api, objects: Iterable[Found]) -> dict[Found, str]:
 
 
 def remove_until_quiet(
-    api: Api, run: str, quiet_s: Callable[[set[str]], float], give_up_s: float = GIVE_UP_S
+    api: Api, run: str, quiet_s: Callable[[set[str]], float], but: str = "", give_up_s: float = GIVE_UP_S
 ) -> list[str]:
     """Remove what belongs to a run until nothing has been found for a while; what was removed.
 
@@ -94,7 +94,7 @@ def remove_until_quiet(
     removed: dict[str, None] = {}
     began = last = time.monotonic()
     while True:
-        found = find(api, run)
+        found = [one for one in find(api, run) if one.id != but]
         refused = remove(api, found)
         removed.update({str(o): None for o in found if o not in refused})
         names.update(o.name for o in found)

@@ -24,7 +24,7 @@ from testbed.errors import TestbedError
 
 QUIET_S, IN_FLIGHT_S = 1.0, 10.0
 TRY_AGAIN_S, TRIES = 1.0, 60
-READY = b"ready\n"
+READY, DONE = b"ready\n", "done"
 
 
 def in_flight(lines: Iterable[str]) -> set[str] | None:
@@ -32,7 +32,7 @@ def in_flight(lines: Iterable[str]) -> set[str] | None:
     names: set[str] = set()
     for line in lines:
         what, _, name = line.strip().partition(" ")
-        if what == "done":
+        if what == DONE:
             return None
         if what == "+":
             names.add(name)

@@ -1,0 +1,86 @@
+"""What a host is in Docker's words: the options of its container and of its network, from the plan. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from docker.types import LogConfig, Ulimit
+from docker.utils import version_lt
+
+from testbed.plan.types import Host, Interface, Network
+
+HOLD = "/opt/testbed/hold"  # in our node image
+FOREIGN_HOLD = "/.testbed-hold"  # put into other images
+NO_RESOLVER = "# no server: names are in /etc/hosts\n"
+
+# Limits of one host, against a program that runs away. Not measured against, so generous.
+MEMORY, PROCESSES, OPEN_FILES = "2g", 8192, 65536
+
+Named = Callable[[str], str]  # a name in the plan -> the name of its object in the daemon
+
+
+def bridge_name(run: str, number: int) -> str:
+    """The network's device on the daemon's machine: unique for the run, and within the kernel's 15 bytes."""
+    return f"tb{run}n{number}"
+
+
+def network_options(network: Network, bridge: str) -> dict[str, Any]:
+    """For a bridge that leads nowhere else: no address translation out of it, and a device that we can name."""
+    return {
+        "driver": "bridge",
+        "options": {
+            "com.docker.network.bridge.name": bridge,
+            "com.docker.network.bridge.enable_ip_masquerade": "false",
+        },
+        "ipam": {
+            "Driver": "default",
+            "Config": [{"Subnet": str(ipaddress.ip_network(network.subnet)), "Gateway": network.gateway}],
+        },
+    }
+
+
+def endpoint(interface: Interface, api_version: str) -> dict[str, Any]:
+    """Its address; and its MAC where Docker can be asked for one on each network. Elsewhere its default is the
+    plan's, and the agent sets it in any case."""
+    asked = {"ipv4_address": interface.ip}
+    return asked if version_lt(api_version, "1.44") else asked | {"mac_address": interface.mac}
+
+
+def host_config(host: Host, named: Named, holds: bool, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of the SDK's create_host_config. `facts` as docker_inside gives them."""
+    first = host.interfaces[0].network if host.interfaces else None
+    files = min(OPEN_FILES, facts["open_files"]) if facts["open_files"] > 0 else OPEN_FILES
+    return {
+        "network_mode": named(first) if first else "none",
+        "cap_drop": ["ALL"],
+        "cap_add": list(host.capabilities),
+        "security_opt": ["no-new-privileges:true"],
+        "sysctls": at_creation(host.sysctls, facts["ipv6"]),
+        "mem_limit": MEMORY,
+        "pids_limit": PROCESSES,
+        "ulimits": [Ulimit(name="nofile", soft=files, hard=files), Ulimit(name="core", soft=0, hard=0)],
+        "binds": {named(volume): {"bind": path, "mode": "rw"} for volume, path in host.volumes},
+        "dns": ["127.0.0.1"],  # what asks Docker's own resolver all the same gets no further than the host
+        # What does not hold starts to serve before /etc/hosts can be written as a whole.
+        "extra_hosts": None if holds else {name: address for address, names in host.names for name in names},
+        "log_config": LogConfig(type="none"),
+    }
+
+
+def at_creation(sysctls: Mapping[str, str], ipv6: bool) -> dict[str, str]:
+    """Those that Docker can set: of the network namespace, and there before any interface is."""
+
+    def there(name: str) -> bool:
+        part = name.split(".")
+        of_interface = part[2:3] == ["conf"] and part[3:4] not in (["all"], ["default"], ["lo"])
+        of_interface |= part[2:3] == ["neigh"] and part[3:4] not in (["default"], ["lo"])
+        return part[0] == "net" and not of_interface and (ipv6 or part[1:2] != ["ipv6"])
+
+    return {name: value for name, value in sysctls.items() if there(name)}
+
+
+def hosts_file(host: Host) -> str:
+    """/etc/hosts, a line an address, exactly as planned."""
+    return "".join(f"{address}\t{' '.join(names)}\n" for address, names in host.names)
