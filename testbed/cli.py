@@ -1,0 +1,384 @@
+"""The command line. Each command does its work through one room and exits with the outcome's status."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from testbed import __version__
+from testbed.catalogue import everything, find
+from testbed.engines.choose import NAMES, choose
+from testbed.errors import HostError, Problem, ScenarioError, TestbedError
+from testbed.measure.records import EXIT_STATUS, SEVERITY, Outcome
+
+COMMANDS_LINE_WRONG = 2
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Interrupted(BaseException):
+    """A signal asked us to end. Not an Exception: nothing on the way may take it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(again, signal.SIG_IGN)  # tearing down has begun, and a second signal must not stop it
+    raise Interrupted(number)
+
+
+def _listen() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def main() -> None:
+    """The entry point: turns every expected error into its message and exit status."""
+    _listen()
+    try:
+        cli.main(standalone_mode=True)
+    except Interrupted as problem:
+        print(f"interrupted by {problem}; everything was torn down", file=sys.stderr)
+        sys.exit(128 + problem.number)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _errors_shown(command: Command) -> Command:
+    """Exit 2 for what the author must mend, 3 for what the machine or we must."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except ScenarioError as problem:
+            _print_problems(problem.problems)
+            sys.exit(COMMANDS_LINE_WRONG)
+        except TestbedError as problem:
+            click.echo(f"error: {problem}", err=True)
+            sys.exit(EXIT_STATUS["error"])
+
+    return wrapped  # type: ignore[return-value]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="testbed")
+def cli() -> None:
+    """Test programs that use sockets, on real hosts, under stated and proven link conditions."""
+
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(NAMES),
+    default="auto",
+    envvar="TESTBED_ENGINE",
+    show_default=True,
+    show_envvar=True,
+    help="Where hosts come from; auto takes Docker if a daemon answers, else namespaces.",
+)
+seed_option = click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Wins over the file's own seed.")
+results_option = click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True
+)
+strict_option = click.option(
+    "--strict", is_flag=True, help="A requirement that is missing is an error, not a skip."
+)
+names_argument = click.argument("names", metavar="FILE|NAME...", nargs=-1, required=True)
+
+
+@cli.command()
+@names_argument
+@engine_option
+@seed_option
+@results_option
+@click.option("--keep", is_flag=True, help="Hold the hosts after the run, until Ctrl-C.")
+@strict_option
+@_errors_shown
+def run(names: Sequence[str], engine: str, seed: int | None, results: Path, keep: bool, strict: bool) -> None:
+    """Run scenarios and judge them; exits with the outcome's status."""
+    outcomes = []
+    for path in _found(names):
+        outcomes.append(_run_one(path, engine, seed, results, keep, strict))
+    if len(outcomes) > 1:
+        _summary(outcomes)
+    sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in outcomes])])
+
+
+@cli.command()
+@names_argument
+@click.option("--full", is_flag=True, help="Print each file in full notation.")
+@_errors_shown
+def check(names: Sequence[str], full: bool) -> None:
+    """Validate scenario files: every problem at once, exit 2 if there is one."""
+    from testbed import scenario as room
+
+    wrong = False
+    for path in _found(names, announce=False):
+        problems = _problems(path)
+        _print_problems(problems)
+        wrong = wrong or any(not problem.warning for problem in problems)
+        if full and not any(not problem.warning for problem in problems):
+            click.echo(room.full(room.load(path)), nl=False)
+        elif not full and not problems:
+            click.echo(f"{_shown(path)}: ok")
+    sys.exit(COMMANDS_LINE_WRONG if wrong else 0)
+
+
+@cli.command(name="plan")
+@names_argument
+@seed_option
+@_errors_shown
+def plan_command(names: Sequence[str], seed: int | None) -> None:
+    """Print what would be built: no root, no Docker, nothing is touched."""
+    from testbed import scenario as room
+    from testbed.expect.static import notes
+    from testbed.plan import plan, render
+
+    for path in _found(names):
+        _refuse_problems(path)
+        planned = plan(room.load(path), seed)
+        click.echo(render(replace(planned, notes=(*planned.notes, *notes(planned)))), nl=False)
+
+
+@cli.command()
+@names_argument
+@engine_option
+@seed_option
+@results_option
+@strict_option
+@_errors_shown
+def prove(names: Sequence[str], engine: str, seed: int | None, results: Path, strict: bool) -> None:
+    """Apply each of a file's `fails_when` and demand that the run then fails."""
+    lines: list[tuple[str, Outcome]] = []
+    for path in _found(names):
+        lines += _prove_one(path, engine, seed, results, strict)
+    _summary(lines)
+    sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in lines])] if lines else 0)
+
+
+@cli.command(name="judge")
+@click.argument("directory", metavar="RESULTS_DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--with", "mended", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE")
+@_errors_shown
+def judge_command(directory: Path, mended: Path | None) -> None:
+    """Judge a run again from its records; nothing is run. --with takes the expectations of another file."""
+    from testbed.judge import judge
+    from testbed.results import Results
+
+    plan, records = Results(directory.resolve()).load()
+    if mended is not None:
+        from testbed import scenario as room
+        from testbed.plan import plan as make_plan
+
+        _refuse_problems(mended)
+        other = make_plan(room.load(mended), plan.seed)
+        plan = replace(plan, expectations=other.expectations, ends=other.ends, file=other.file)
+    judgement = judge(plan, records)
+    _show(plan, records, judgement, "as recorded", directory)
+    sys.exit(EXIT_STATUS[judgement.outcome])
+
+
+@cli.command()
+@_errors_shown
+def clean() -> None:
+    """Remove what dead runs left on this machine; never anything of a run that lives."""
+    from testbed.doctor import sweep
+
+    removed, unreachable = sweep()
+    for line in removed:
+        click.echo(f"removed {line}")
+    if unreachable:
+        click.echo(f"docker: nothing looked at: {unreachable}", err=True)
+    click.echo(
+        f"{len(removed)} leftovers removed; bare namespaces leave none: the kernel ends them with their run"
+    )
+
+
+@cli.command()
+@_errors_shown
+def doctor() -> None:
+    """Say what this machine can do, what is missing and how to get it; exit 0 if one engine works."""
+    from testbed.doctor import examine
+
+    works = False
+    for finding in examine():
+        sign = click.style("works  " if finding.works else "missing", fg="green" if finding.works else "red")
+        click.echo(f"{sign}  {finding.what}: {finding.found}")
+        if finding.remedy:
+            click.echo(f"         {finding.remedy}")
+        works = works or (finding.engine and finding.works)
+    sys.exit(0 if works else EXIT_STATUS["error"])
+
+
+@cli.command(name="list")
+@_errors_shown
+def list_command() -> None:
+    """List the scenarios in ./scenarios and those that ship."""
+    from testbed import scenario as room
+
+    paths = everything(Path.cwd())
+    width = max((len(path.stem) for path in paths), default=0)
+    for path in paths:
+        try:
+            about = room.load(path).about
+        except ScenarioError as problem:
+            about = f"({len(problem.problems)} problems: testbed check {_shown(path)})"
+        click.echo(f"{path.stem:{width}}  {about}  [{_shown(path)}]")
+
+
+# one scenario
+
+
+def _run_one(
+    path: Path, engine: str, seed: int | None, results: Path, keep: bool, strict: bool
+) -> tuple[str, Outcome]:
+    from testbed import scenario as room
+    from testbed.progress import Progress
+
+    _refuse_problems(path)
+    scenario = room.load(path)
+    _listen()  # again: with --keep, the Ctrl-C that ended the run before this one shut them off
+    with Progress() as progress:
+        runner = _runner(engine, scenario.requires, results, progress.say, strict)
+        if keep:
+            runner.hold = lambda run, engine: _hold(run, engine, progress)
+        done = runner.run(scenario, path.read_text(encoding="utf-8"), path.parent, seed)
+    if not keep or done.judgement.outcome == "skip":
+        _show(done.plan, done.records, done.judgement, runner.engine_name, done.results.path)
+    return path.stem, done.judgement.outcome
+
+
+def _prove_one(
+    path: Path, engine: str, seed: int | None, results: Path, strict: bool
+) -> list[tuple[str, Outcome]]:
+    """Each saboteur of a file and whether it was caught: `pass` means that the run failed, as it must."""
+    from testbed import scenario as room
+    from testbed.progress import Progress
+
+    _refuse_problems(path)
+    text, scenario = path.read_text(encoding="utf-8"), room.load(path)
+    lines: list[tuple[str, Outcome]] = []
+    for name, patch in scenario.fails_when.items():
+        sabotaged = room.parse(text, path.name, patch)
+        with Progress() as progress:
+            progress.say(f"{path.stem} when: {name}")
+            runner = _runner(engine, sabotaged.requires, results / "prove", progress.say, strict)
+            run = runner.run(sabotaged, text, path.parent, seed)
+        outcome = run.judgement.outcome
+        caught: Outcome = "pass" if outcome == "fail" else "fail" if outcome == "pass" else outcome
+        click.echo(f"{caught}  {path.stem} when {name}: the run ended as {outcome}: {run.judgement.reason}")
+        lines.append((f"{path.stem} when {name}", caught))
+    if not lines:
+        click.echo(f"nothing to prove in {path.stem}: it has no `fails_when`", err=True)
+    return lines
+
+
+def _runner(engine: str, requires: Sequence[str], results: Path, say: Callable[[str], None], strict: bool) -> Any:
+    from testbed.engines.choose import maker
+    from testbed.runner import Runner
+
+    name, why = choose(engine, requires)
+    say(f"engine {name}: {why}")
+    return Runner(maker(name, say), name, why, results.resolve(), say, strict)
+
+
+def _hold(run: Any, engine: Any, progress: Any) -> None:
+    """Keep the hosts until Ctrl-C and say how to enter one. The run itself is judged already."""
+    progress.pause()
+    _show(run.plan, run.records, run.judgement, engine.name, run.results.path)
+    click.echo("\nthe hosts stay until Ctrl-C; to enter one, in another terminal:", err=True)
+    for host in run.plan.hosts:
+        click.echo(f"  {host.name}: {engine.entrance(host.name)}", err=True)
+    try:
+        signal.pause()
+    except Interrupted:
+        click.echo("tearing down", err=True)
+
+
+# what is shown
+
+
+def _show(plan: Any, records: Any, judgement: Any, engine: str, directory: Path) -> None:
+    from testbed.report.terminal import render
+
+    terminal = sys.stdout.isatty()
+    color = terminal and "NO_COLOR" not in os.environ
+    width = shutil.get_terminal_size((110, 24)).columns
+    click.echo(render(plan, records, judgement, engine, color, width, _shown(directory)), nl=False, color=color)
+
+
+def _summary(lines: Sequence[tuple[str, Outcome]]) -> None:
+    for name, outcome in lines:
+        click.echo(f"{outcome:<13}{name}")
+    counts = ", ".join(f"{n} {o}" for o in SEVERITY if (n := sum(outcome == o for _, outcome in lines)))
+    click.echo(f"{_merged([outcome for _, outcome in lines])}: {counts}" if lines else "nothing was run")
+
+
+def _merged(outcomes: Sequence[Outcome]) -> Outcome:
+    return next(outcome for outcome in SEVERITY if outcome in outcomes or outcome == SEVERITY[-1])
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be written from here."""
+    cwd = Path.cwd()
+    path = path.resolve()
+    return str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
+
+
+def _found(names: Sequence[str], announce: bool = True) -> list[Path]:
+    """The files meant; says which one each name became. A name that is nowhere is the command line's fault."""
+    try:
+        paths = find(names, Path.cwd())
+    except HostError as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(COMMANDS_LINE_WRONG)
+    for path in paths if announce else ():
+        click.echo(f"scenario {_shown(path)}", err=True)
+    return paths
+
+
+def _problems(path: Path) -> list[Problem]:
+    """All that is wrong with a file: its form first, then, if that is sound, its expectations."""
+    from testbed import scenario as room
+    from testbed.expect.static import problems
+    from testbed.plan import plan
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        return [Problem(_shown(path), 0, 0, f"cannot be read as text: {problem}")]
+    found = [replace(problem, file=_shown(path)) for problem in room.check(text, str(path))]
+    if not any(not problem.warning for problem in found):
+        found += [replace(problem, file=_shown(path)) for problem in problems(plan(room.load(path)))]
+    return sorted(found)
+
+
+def _refuse_problems(path: Path) -> None:
+    wrong = [problem for problem in _problems(path) if not problem.warning]
+    if wrong:
+        raise ScenarioError(wrong)
+
+
+def _print_problems(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    errors = sum(not problem.warning for problem in problems)
+    if errors:
+        click.echo(f"{errors} problem{'s' if errors > 1 else ''}", err=True)
+
+
+if __name__ == "__main__":
+    main()

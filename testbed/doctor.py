@@ -1,0 +1,119 @@
+"""What this machine can do for a testbed, found by doing it and not by reading versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.errors import TestbedError
+from testbed.measure.records import Records
+from testbed.scenario import parse
+
+TINY = """
+testbed: 1
+about: The smallest lab that shows an engine, the agent and the wire at work.
+hosts:
+  a: {serve: datagram echo --port 9000}
+  b: {run: datagram probe a:9000 --count 20 --interval 1ms --timeout 300ms}
+links:
+  b -> a: {delay: 1 ms}
+expect:
+  - b.lost == 0
+  - b->a.dropped == 0
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    works: bool
+    what: str
+    found: str
+    remedy: str = ""
+    engine: bool = False
+
+
+def examine() -> Iterator[Finding]:
+    """One finding after the other; the engines last, each by bringing up a lab and tearing it down."""
+    yield Finding(True, "kernel", f"{platform.system()} {platform.release()}, Python {platform.python_version()}")
+    for command, package in (("ip", "iproute2"), ("tc", "iproute2")):
+        path = shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+        remedy = "" if path else f"install it: apt-get install {package}"
+        yield Finding(path is not None, f"command {command}", path or "not on PATH", remedy)
+    yield _docker()
+    yield _namespaces()
+
+
+def sweep() -> tuple[list[str], str]:
+    """What dead runs left is removed: (what was removed, why Docker could not be asked or "")."""
+    from testbed.engines.docker import daemon_answers, sweep_dead
+
+    answers, why = daemon_answers()
+    return (sweep_dead(), "") if answers else ([], why)
+
+
+def _docker() -> Finding:
+    from testbed.engines.docker import daemon_answers
+
+    answers, why = daemon_answers()
+    remedy = (
+        ""
+        if answers
+        else "install and start Docker Engine (Debian: apt-get install docker.io), or set DOCKER_HOST"
+    )
+    return Finding(answers, "engine docker", why, remedy, engine=True)
+
+
+def _namespaces() -> Finding:
+    who = "root" if os.geteuid() == 0 else "an ordinary user"
+    try:
+        reason = _try_namespaces()
+    except TestbedError as problem:
+        reason = str(problem)
+    if not reason:
+        return Finding(
+            True, "engine namespaces", f"a lab of two hosts came up, ran and went, as {who}", engine=True
+        )
+    return Finding(False, "engine namespaces", reason, _namespaces_remedy(), engine=True)
+
+
+def _try_namespaces() -> str:
+    """Why a tiny scenario does not pass on bare namespaces; "" if it does."""
+    import tempfile
+
+    from testbed.engines.choose import maker
+    from testbed.runner import Runner
+
+    scenario = parse(TINY, "doctor.yaml")
+    with tempfile.TemporaryDirectory(prefix="testbed-doctor-") as root:
+        runner = Runner(maker("namespaces", lambda _: None), "namespaces", "doctor", Path(root), lambda _: None)
+        run = runner.run(scenario, TINY, Path(root))
+    records: Records = run.records
+    return "" if run.judgement.outcome == "pass" else records.error or run.judgement.reason
+
+
+def _namespaces_remedy() -> str:
+    """The usual reasons, looked at where they can be read."""
+    closed = {
+        "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
+        "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=10000"),
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+            "1",
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    }
+    for path, (value, command) in closed.items():
+        try:
+            if os.geteuid() != 0 and Path(path).read_text().strip() == value:
+                return f"{path} is {value}: as root, {command}"
+        except OSError:
+            continue
+    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+        return (
+            "inside a container it needs user namespaces and an unmasked /proc: --security-opt seccomp=unconfined \
+--security-opt systempaths=unconfined"
+        )
+    return "run it as root, or allow unprivileged user namespaces"

@@ -1,0 +1,42 @@
+"""Which engine a run gets, and why. The reason is printed first and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from testbed.engines.api import Engine
+from testbed.errors import HostError
+
+NAMES = ("auto", "docker", "namespaces")
+
+NewEngine = Callable[[Path], Engine]  # given the scenario's directory
+
+
+def choose(name: str, requires: Collection[str] = ()) -> tuple[str, str]:
+    """The engine's name and the reason. `auto` takes Docker if a daemon answers, else namespaces.
+
+    A scenario that requires one engine gets that one under `auto`. Raises HostError for an unknown name.
+    """
+    if name not in NAMES:
+        raise HostError(f"choosing an engine: there is no {name!r}; there are {', '.join(NAMES)}")
+    if name != "auto":
+        return name, "asked for"
+    for word in ("docker", "namespaces"):
+        if word in requires:
+            return word, "the scenario requires it"
+    from testbed.engines.docker import daemon_answers  # the SDK takes 0.2 s to import
+
+    answers, why = daemon_answers()
+    return ("docker", why) if answers else ("namespaces", why)
+
+
+def maker(name: str, say: Callable[[str], None]) -> NewEngine:
+    """What makes a new engine of that name for each run; `say` hears of slow steps such as building an image."""
+    if name == "docker":
+        from testbed.engines.docker import DockerEngine
+
+        return lambda base_dir: DockerEngine(base_dir=base_dir, say=say)
+    from testbed.engines.namespaces import NamespacesEngine
+
+    return lambda base_dir: NamespacesEngine()

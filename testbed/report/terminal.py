@@ -1,0 +1,148 @@
+"""A run as a person reads it in a terminal: text in, text out; who calls decides where it goes."""
+
+from __future__ import annotations
+
+import io
+import shlex
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from testbed.conditions.condition import Condition
+from testbed.measure.records import Judgement, ProgramRecord, Records
+from testbed.plan.types import Link, Plan
+from testbed.scenario.units import format_ns, format_rate, format_ratio, format_size
+
+COLOR = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "skip": "cyan"}
+SIGN = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "skip": "-"}
+
+
+def render(
+    plan: Plan, records: Records, judgement: Judgement, engine: str, color: bool, width: int = 100, where: str = ""
+) -> str:
+    """Hosts, programs, conditions in force, verdicts, where the results are, and the outcome as the last line."""
+    out = io.StringIO()
+    console = Console(
+        file=out, width=width, force_terminal=color, no_color=not color, highlight=False, markup=False, emoji=False
+    )
+    lasted = f"{(records.ended_ns - records.started_ns) / 1e9:.1f} s" if records.ended_ns else "not run"
+    console.print(Text(plan.scenario, style="bold"), Text(plan.about))
+    console.print(f"engine {engine}, seed {plan.seed}, {lasted}\n")
+    console.print(_hosts(plan, records))
+    if plan.links:
+        console.print(_links(plan, records))
+    if judgement.verdicts:
+        console.print(_verdicts(judgement))
+    if where:
+        console.print(f"results: {where}", soft_wrap=True)
+    console.print(Text(outcome_line(judgement), style=f"bold {COLOR[judgement.outcome]}"), soft_wrap=True)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def outcome_line(judgement: Judgement) -> str:
+    """ "pass: 6 verdicts" and the like: the outcome is the first word."""
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in judgement.counts.items())
+    reason = " ".join(judgement.reason.split())
+    return f"{judgement.outcome}: " + "; ".join(part for part in (reason, counts) if part)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _hosts(plan: Plan, records: Records) -> Table:
+    table = _table("host", "address", "program", "ended", "after")
+    for host in plan.hosts:
+        addresses = ", ".join(f"{i.ip} ({i.network})" if len(plan.networks) > 1 else i.ip for i in host.interfaces)
+        first = True
+        for id in host.programs or ("",):
+            name = host.name if first else ""
+            address = addresses if first else ""
+            first = False
+            if not id:
+                table.add_row(
+                    name, address, "(none)" if host.image is None else f"what {host.image} serves", "", ""
+                )
+                continue
+            program, record = plan.program(id), records.programs.get(id)
+            table.add_row(name, address, f"{program.kind} {shlex.join(program.argv)}", *_end(record))
+    table.add_row()
+    return table
+
+
+def _end(record: ProgramRecord | None) -> tuple[str, str]:
+    if record is None or record.started_ns is None:
+        return "not started", ""
+    lasted = f"{(record.ended_ns - record.started_ns) / 1e9:.2f} s" if record.ended_ns else ""
+    if record.never_ready:
+        return "never ready", lasted
+    return (f"stopped ({record.exit})" if record.stopped else f"{record.exit}"), lasted
+
+
+def describe(condition: Condition) -> str:
+    """A condition as the scenario file writes it."""
+    c, words = condition, []
+    if c.delay_ns:
+        words.append(f"delay {format_ns(c.delay_ns)}")
+    if c.jitter_ns:
+        words.append(f"jitter {format_ns(c.jitter_ns)}" + (" normal" if c.jitter_distribution == "normal" else ""))
+    for name, ratio in (("loss", c.loss_ratio), ("duplicate", c.duplicate_ratio)):
+        if ratio:
+            words.append(f"{name} {format_ratio(ratio)}")
+    if c.reorder_ratio:
+        words.append(f"reorder {format_ratio(c.reorder_ratio)} by {c.reorder_by_packets} packets")
+    if c.rate_bit_s is not None:
+        words.append(f"rate {format_rate(c.rate_bit_s)}")
+    if c.queue_packets is not None:
+        words.append(f"queue {c.queue_packets} packets")
+    if c.queue_ns is not None:
+        words.append(f"queue {format_ns(c.queue_ns)}")
+    if c.queue_bytes is not None:
+        words.append(f"queue {format_size(c.queue_bytes)}")
+    return ", ".join(words) or "watched, unchanged"
+
+
+def _links(plan: Plan, records: Records) -> Table:
+    sent: dict[str, int] = {}
+    dropped: dict[str, int] = {}
+    for frame in records.ledger:
+        sent[frame.link] = sent.get(frame.link, 0) + (not frame.copy)
+        dropped[frame.link] = dropped.get(frame.link, 0) + (frame.cause is not None and not frame.copy)
+    table = _table(
+        "link", "condition in force" if _in_force(records) else "condition asked for", "frames", "dropped"
+    )
+    table.add_column("late p99", justify="right")
+    late = records.proof.end.get("links", {})
+    for link in plan.links:
+        p99 = late.get(link.id, {}).get("lateness_p99_ns")
+        table.add_row(
+            _name(plan, link),
+            describe(link.condition),
+            str(sent.get(link.id, 0)),
+            str(dropped.get(link.id, 0)),
+            "" if p99 is None else f"{p99 / 1e6:.2f} ms",
+        )
+    table.add_row()
+    return table
+
+
+def _name(plan: Plan, link: Link) -> str:
+    return f"{link.source} -> {link.target}" + (f" over {link.network}" if len(plan.networks) > 1 else "")
+
+
+def _in_force(records: Records) -> bool:
+    return records.complete and not any(outcome == "error" for outcome, _, _ in records.proof.problems)
+
+
+def _verdicts(judgement: Judgement) -> Table:
+    table = _table("", "verdict", "observed")
+    for verdict in judgement.verdicts:
+        sign = Text(f"{SIGN[verdict.outcome]} {verdict.outcome}", style=COLOR[verdict.outcome])
+        because = f" (because {verdict.because})" if verdict.because and verdict.outcome != "pass" else ""
+        table.add_row(sign, verdict.text, verdict.reason + because)
+    table.add_row()
+    return table

@@ -1,0 +1,259 @@
+"""The order of things in one run, and nothing else: plan, build, prove, run, prove, record, judge, tear down."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from testbed import __version__
+from testbed.agent.client import AgentClient
+from testbed.conditions.fate import FATE_VERSION
+from testbed.engines.api import AddressTaken, Engine
+from testbed.errors import CapabilityError, EngineError, HostError, TestbedError
+from testbed.judge import judge
+from testbed.measure.ledger import decode
+from testbed.measure.records import Judgement, LinkProof, Records
+from testbed.plan import Plan, plan
+from testbed.report.terminal import render
+from testbed.requirements import unmet
+from testbed.results import Results
+from testbed.scenario import Scenario
+from testbed.supervisor import Supervisor, look_up
+
+PLAN_AGAIN = 64  # subnets that may turn out to be taken before we give up
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that came to its end, whatever that end was."""
+
+    plan: Plan
+    records: Records
+    judgement: Judgement
+    results: Results
+
+
+@dataclass
+class Runner:
+    """Runs scenarios on one engine. `hold(run, engine)` is called before the hosts go, for `--keep`."""
+
+    new_engine: Callable[[Path], Engine]  # given the scenario's directory
+    engine_name: str
+    engine_why: str
+    results_root: Path
+    say: Say
+    strict: bool = False
+    hold: Callable[[Run, Engine], None] | None = None
+    command_line: Sequence[str] = field(default_factory=lambda: sys.argv)
+
+    def run(self, scenario: Scenario, text: str, base_dir: Path, seed: int | None = None) -> Run:
+        """One run, to its verdict. Raises HostError if nothing can be written; all else is in the outcome.
+
+        KeyboardInterrupt and other interruptions are raised again after the records so far are saved and
+        everything is torn down.
+        """
+        first = plan(scenario, seed)
+        results = Results.create(self.results_root, first.scenario, first.seed)
+        results.save_before(first, text, self._environment({}))
+        records = Records(FATE_VERSION, first.seed, started_ns=time.monotonic_ns())
+        reasons = unmet(first, self.engine_name)
+        if reasons:
+            return self._without_running(first, records, results, "; ".join(reasons))
+        job = _Job(self, scenario, text, base_dir, first, records, results)
+        try:
+            job.whole()
+        finally:
+            records.ended_ns = time.monotonic_ns()
+            results.save_records(records)
+        return self.judged(job.plan, records, results)
+
+    def judged(self, plan: Plan, records: Records, results: Results) -> Run:
+        """Judge, and save the verdicts and the report."""
+        judgement = judge(plan, records)
+        results.save_judgement(judgement, render(plan, records, judgement, self.engine_name, color=False))
+        return Run(plan, records, judgement, results)
+
+    def _without_running(self, plan: Plan, records: Records, results: Results, why: str) -> Run:
+        if self.strict:
+            records.error = f"{why} (an error under --strict)"
+        else:
+            records.skip = why
+        results.save_records(records)
+        return self.judged(plan, records, results)
+
+    def _environment(self, engine: dict[str, Any]) -> dict[str, Any]:
+        libraries = ("click", "docker", "pydantic", "PyYAML", "rich")
+        return {
+            "testbed": __version__,
+            "fate": FATE_VERSION,
+            "command_line": shlex.join(self.command_line),
+            "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+            "libraries": {name: metadata.version(name) for name in libraries},
+            "engine": {"name": self.engine_name, "why": self.engine_why, **engine},
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+@dataclass
+class _Job:
+    """One run's state, from the first plan to the last record."""
+
+    runner: Runner
+    scenario: Scenario
+    text: str
+    base_dir: Path
+    plan: Plan
+    records: Records
+    results: Results
+    pids: dict[str, int] = field(default_factory=dict)
+
+    def whole(self) -> None:
+        """All of it. What goes wrong is in the records; interruptions pass through once everything is gone."""
+        engine = self.runner.new_engine(self.base_dir)
+        try:
+            try:
+                self._deployed(engine)
+            except CapabilityError as problem:
+                kind = "error" if self.runner.strict else "skip"
+                setattr(self.records, kind, str(problem))
+            except TestbedError as problem:
+                self.records.error = self.records.error or str(problem)
+            except Exception as problem:
+                (self.results.path / "traceback.txt").write_text(traceback.format_exc())
+                self.records.error = f"testbed itself failed: {problem!r}; traceback.txt has the details"
+            except BaseException as problem:
+                self.records.error = f"interrupted: {problem!r}"
+                raise
+            if self.runner.hold is not None and not self.records.skip:
+                self.records.ended_ns = time.monotonic_ns()
+                self.runner.hold(self.runner.judged(self.plan, self.records, self.results), engine)
+        finally:
+            self._down(engine)
+
+    def _deployed(self, engine: Engine) -> None:
+        say = self.runner.say
+        began = time.monotonic()
+        agent = AgentClient(engine.open())
+        try:
+            hello = agent.hello()
+            self._up(engine, agent)
+            described = engine.describe() | {"agent": hello}
+            self.results.save_before(self.plan, self.text, self.runner._environment(described))
+            self._put_files(engine)
+            baseline = agent.hosts(self.plan, self.pids)
+            hosts, networks = len(self.plan.hosts), len(self.plan.networks)
+            say(f"up in {time.monotonic() - began:.2f} s: hosts {hosts}, networks {networks}")
+            in_force = agent.conditions(self.plan)
+            self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
+            if self.plan.links:
+                say(f"conditions in force on {len(self.plan.links)} links, read back")
+            look_up(self.plan, agent.lookup)
+            self._run_programs(engine, agent)
+        finally:
+            agent.close()
+
+    def _up(self, engine: Engine, agent: AgentClient) -> None:
+        """Bring the hosts up, planning again around every subnet that turns out to be in use."""
+        taken = engine.taken()
+        for _ in range(PLAN_AGAIN):
+            self.plan = plan(self.scenario, self.plan.seed, taken)
+            try:
+                self.pids = engine.up(self.plan, agent.door)
+                return
+            except AddressTaken as problem:
+                fixed = {n.subnet for n in self.plan.networks if n.subnet in self._written_subnets()}
+                if problem.subnet in fixed or problem.subnet in taken:
+                    raise EngineError(
+                        f"bringing up {self.plan.scenario}: {problem.subnet} is in use on this machine, and "
+                        "the file asks for it; `testbed clean` removes what dead runs left, or leave `subnet:` out"
+                    ) from problem
+                self.runner.say(f"{problem.subnet} is in use, planning around it")
+                taken |= {problem.subnet}
+        raise EngineError(f"bringing up {self.plan.scenario}: {PLAN_AGAIN} subnets in a row were in use")
+
+    def _written_subnets(self) -> set[str]:
+        """Subnets that the file itself asks for: planned with everything else taken they do not move."""
+        everything = frozenset({"198.18.0.0/16"})
+        return {n.subnet for n in plan(self.scenario, self.plan.seed, everything).networks} & {
+            n.subnet for n in plan(self.scenario, self.plan.seed).networks
+        }
+
+    def _put_files(self, engine: Engine) -> None:
+        for host in self.plan.hosts:
+            files = [
+                (file.target, (file.text or "").encode() if file.source is None else self._read(file.source))
+                for program in self.plan.programs
+                if program.host == host.name
+                for file in program.files
+            ]
+            if files:
+                engine.put(host.name, files)
+
+    def _read(self, source: str) -> bytes:
+        """A file beside the scenario. Nothing outside its directory is ever read, also not through a link."""
+        path = (self.base_dir / source).resolve()
+        if not path.is_relative_to(self.base_dir.resolve()):
+            raise HostError(f"reading {source} for the scenario: it lies outside {self.base_dir}")
+        try:
+            return path.read_bytes()
+        except OSError as problem:
+            raise HostError(f"reading {path} for the scenario: {problem.strerror}") from problem
+
+    def _stdin(self) -> dict[str, bytes]:
+        return {
+            p.id: self._read(p.stdin_file) if p.stdin_file is not None else (p.stdin or "").encode()
+            for p in self.plan.programs
+        }
+
+    def _run_programs(self, engine: Engine, agent: AgentClient) -> None:
+        names = [host.name for host in self.plan.hosts]
+        before = agent.counters(names)
+        supervisor = Supervisor(self.plan, engine, agent, self.results, self._stdin(), self.runner.say)
+        try:
+            supervisor.run()
+        finally:
+            self.records.programs = supervisor.records()
+            self.records.fail = supervisor.fail
+        after = agent.counters(names)
+        self.records.kernel = {
+            host: {name: value - before[host].get(name, 0) for name, value in counters.items()}
+            for host, counters in after.items()
+        }
+        self._collect(engine)
+        end = agent.check()
+        self.records.ledger = decode(agent.ledger())
+        proof = self.records.proof
+        proof.problems = [(str(a), str(b), str(c)) for a, b, c in end.get("problems", [])]
+        proof.end, proof.canary_p99_ns = end, int(end.get("canary_p99_ns", 0))
+        self.records.complete = True
+
+    def _collect(self, engine: Engine) -> None:
+        """Copy out what `collect:` names, also after a failure; what is not there is said and no error."""
+        for program in self.plan.programs:
+            for path in program.collect:
+                try:
+                    left_out = self.results.save_collected(program.id, path, engine.get(program.host, path))
+                except FileNotFoundError:
+                    left_out = [f"{path}: not there"]
+                for what in left_out:
+                    self.runner.say(f"{program.id} collect: {what}")
+            self.results.collected(self.plan, self.records.programs[program.id])
+
+    def _down(self, engine: Engine) -> None:
+        try:
+            engine.down()
+        except TestbedError as problem:
+            self.records.error = self.records.error or f"tearing down: {problem}"

@@ -1,0 +1,190 @@
+"""Carries out what the lifecycle decides: starts, watches and stops the programs of one run, through an engine.
+
+No decision lives here: when and whether is the lifecycle's, what it means is the judge's.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from testbed.engines.api import Command, Engine, Process
+from testbed.errors import CommandNotFound
+from testbed.lifecycle import Lifecycle, Signal, Start
+from testbed.measure.records import ProgramRecord
+from testbed.plan.types import Plan, Program
+from testbed.results import Results
+
+EAGER_S, CALM_S = 0.004, 0.02  # how often we look: while something is not ready yet, and while all just runs
+ASK_AGAIN_NS = 100_000_000  # between two tries of `ready: {answers: ...}`
+
+Say = Callable[[str], None]
+
+
+class Hands:
+    """What the supervisor asks of the agent; the agent's client has these."""
+
+    def sockets(self, host: str, pid: int) -> list[dict[str, Any]]: ...  # type: ignore[empty-body]
+    def signal(self, host: str, pid: int, name: str, tree: bool = False) -> Any: ...
+
+
+class Output:
+    """One stream of one program: appended to its file as it comes, and searched until the program is ready."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        self._seen = bytearray()
+        self._searched = True
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(data)
+                if self._searched:
+                    self._seen += data
+
+    def matches(self, regex: str) -> bool:
+        with self._lock:
+            return re.search(regex, self._seen.decode(errors="replace"), re.MULTILINE) is not None
+
+    def stop_searching(self) -> None:
+        with self._lock:
+            self._searched, self._seen = False, bytearray()
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+class Supervisor:
+    """The programs of one deployment. `stdin` holds each program's standard input by program id."""
+
+    def __init__(
+        self, plan: Plan, engine: Engine, agent: Hands, results: Results, stdin: Mapping[str, bytes], say: Say
+    ) -> None:
+        self._plan, self._engine, self._agent, self._results = plan, engine, agent, results
+        self._stdin, self._say = stdin, say
+        self._life = Lifecycle(plan.programs, time.monotonic_ns(), plan.timeout_ns, plan.duration_ns)
+        self._processes: dict[str, Process] = {}
+        self._outputs: dict[str, tuple[Output, Output]] = {}
+        self._asking: dict[str, tuple[Process, int]] = {}
+        self._reported: set[str] = set()
+
+    def run(self) -> None:
+        """Until every program has ended and the run is over. Raises CommandNotFound, EngineError."""
+        try:
+            while not self._life.over:
+                self._observe()
+                for action in self._life.step(time.monotonic_ns()):
+                    if isinstance(action, Start):
+                        self._start(self._plan.program(action.id))
+                    else:
+                        self._signal(action)
+                if not self._life.over:
+                    time.sleep(EAGER_S if self._life.unready() else CALM_S)
+        finally:
+            for pair in self._outputs.values():
+                for output in pair:
+                    output.close()
+
+    @property
+    def fail(self) -> str:
+        """Why the run as a whole failed; "" if it did not."""
+        return self._life.fail
+
+    def records(self) -> dict[str, ProgramRecord]:
+        """What became of each program, with its output so far."""
+        for id, record in self._life.records.items():
+            if record.started_ns is not None:
+                record.stdout = self._results.output(id, "stdout").read_bytes()
+                record.stderr = self._results.output(id, "stderr").read_bytes()
+        return self._life.records
+
+    def _command(self, program: Program, argv: tuple[str, ...]) -> Command:
+        return Command(
+            argv, program.environment, program.working_dir, program.user, self._stdin.get(program.id, b"")
+        )
+
+    def _start(self, program: Program) -> None:
+        out, err = (Output(self._results.output(program.id, stream)) for stream in ("stdout", "stderr"))
+        self._outputs[program.id] = out, err
+        process = self._engine.start(program.host, self._command(program, program.argv), out.write, err.write)
+        self._processes[program.id] = process
+        self._life.started(program.id, process.started_ns)
+        self._say(f"{program.id} started: {' '.join(program.argv)}")
+
+    def _signal(self, action: Signal) -> None:
+        process = self._processes[action.id]
+        if process.exit is None:
+            self._agent.signal(self._plan.program(action.id).host, process.pid, action.signal, action.tree)
+
+    def _observe(self) -> None:
+        """Tell the lifecycle what has happened since the last look."""
+        now_ns = time.monotonic_ns()
+        for program in self._life.unready():
+            if self._processes[program.id].exit is None and self._is_ready(program, now_ns):
+                self._life.ready(program.id, now_ns)
+                self._outputs[program.id][0].stop_searching()
+                self._say(f"{program.id} ready")
+        for program in self._life.in_state("running", "ready"):
+            process = self._processes[program.id]
+            if process.exit is not None:
+                self._life.ended(program.id, process.exit, process.ended_ns or now_ns)
+                self._say(f"{program.id} ended: {self._life.records[program.id].exit}")
+        for id, why in self._life.blocked().items():
+            if id not in self._reported:
+                self._reported.add(id)
+                self._say(f"{id} not started: {why}")
+
+    def _is_ready(self, program: Program, now_ns: int) -> bool:
+        ready, process = program.ready, self._processes[program.id]
+        stdout = self._outputs[program.id][0]
+        match ready.kind:
+            case "wait":
+                return now_ns - process.started_ns >= ready.wait_ns
+            case "prints":
+                return stdout.matches(ready.regex or "")
+            case "answers":
+                return self._answers(program, now_ns)
+            case "listens":
+                return set(ready.sockets) <= self._sockets(program)
+            case _:
+                return stdout.matches(r"^READY\s*$") or bool(self._sockets(program))
+
+    def _sockets(self, program: Program) -> set[str]:
+        """The sockets of the program's own process tree, as `ready:` names them."""
+        found = self._agent.sockets(program.host, self._processes[program.id].pid)
+        return {f"{s['proto']} {s['path'] if s['proto'] == 'unix' else s['port']}" for s in found}
+
+    def _answers(self, program: Program, now_ns: int) -> bool:
+        """Run the question in the host until it ends with 0; one at a time, with a pause between two."""
+        asked = self._asking.get(program.id)
+        if asked is None or (asked[0].exit is not None and now_ns - asked[1] > ASK_AGAIN_NS):
+            command = self._command(program, program.ready.argv)
+            process = self._engine.start(program.host, command, lambda _: None, lambda _: None)
+            self._asking[program.id] = process, now_ns
+            return False
+        return asked[0].exit == 0
+
+
+def look_up(plan: Plan, find: Callable[[str, str, str, str], str | None]) -> None:
+    """Make sure that every command is there before any program runs.
+
+    `find(host, command, path, working_dir)` looks inside a host. Raises CommandNotFound naming all that are not.
+    """
+    missing = []
+    for program in plan.programs:
+        for argv in (program.argv, program.ready.argv):
+            search = program.environment.get("PATH", "")
+            if argv and find(program.host, argv[0], search, program.working_dir) is None:
+                missing.append(f"{program.id}: no command {argv[0]!r} in host {program.host} (PATH={search})")
+    if missing:
+        hint = (
+            "install it on the machine (namespaces), use an `image:` that has it (docker), or name it in `files:`"
+        )
+        raise CommandNotFound("; ".join(missing) + f"; {hint}")
