@@ -240,10 +240,10 @@ class Links:
 
     def check(self) -> dict[str, Any]:
         """The proof: `problems` is empty if every condition was in force and no frame was lost by accident."""
-        if self._wanted is None or self._wire is None or not self._wanted.links:
-            return {"problems": [], "hosts": {}, "links": {}, "ring": {}}
         nothing: dict[str, Any] = {"hosts": {}, "links": {}, "ring": {}}
-        if self._start is None:
+        if self._wanted is None or not self._wanted.links:
+            return {"problems": [], **nothing}
+        if self._wire is None or self._start is None:
             text = "no condition is in force: the last attempt to set them failed"
             return {"problems": [("error", "", text)], **nothing}
         try:

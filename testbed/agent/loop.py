@@ -160,10 +160,10 @@ class Loop:
 
     def run(self) -> None:
         """Serve until the end, then undo. The caller's signal handlers are put back."""
-        before = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-        }
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
+        # Ctrl-C reaches all of a terminal's processes, also the wire, and what it means is the orchestrator's to
+        # decide. A child inherits that a signal is ignored, but no handler.
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self._serve()
         finally:
@@ -174,11 +174,9 @@ class Loop:
             os.close(self._stop)
             os.close(self._wake)
 
-    def _on_signal(self, number: int, _: Any) -> None:
-        # Ctrl-C reaches all of a terminal's processes, and what it means is the orchestrator's to decide.
-        if number != signal.SIGINT:
-            with suppress(BlockingIOError):
-                os.write(self._wake, b"!")
+    def _on_signal(self, _number: int, _frame: Any) -> None:
+        with suppress(BlockingIOError):
+            os.write(self._wake, b"!")
 
     def _serve(self) -> None:
         while True:
