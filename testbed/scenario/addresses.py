@@ -1,0 +1,136 @@
+"""Subnets for networks and addresses for hosts. Pure in the scenario and in what is taken."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from testbed.scenario.topology import Topology
+
+POOL = IPv4Network("198.18.0.0/15")  # for benchmarks between networks: RFC 2544, appendix C.2.2
+USUAL_PREFIX = 24
+Report = Callable[[object, str, str], None]  # at, message, hint
+
+
+@dataclass(frozen=True)
+class Addresses:
+    subnets: dict[str, IPv4Network]
+    of: dict[tuple[str, str], IPv4Address]  # (host, network)
+
+    def gateway(self, network: str) -> IPv4Address:
+        """The first address. No host has it."""
+        return self.subnets[network].network_address + 1
+
+    def seen_from(self, there: Topology, viewer: str | None, host: str) -> IPv4Address | None:
+        """Its address on the first network shared with `viewer`, else its first one; None: it has none."""
+        shared = there.shared(viewer, host) if viewer else ()
+        networks = shared or there.hosts[host].networks
+        return self.of.get((host, networks[0])) if networks else None
+
+
+def allocate(there: Topology, taken: Iterable[str], report: Report) -> Addresses:
+    """Explicit subnets as they are, for the others the next free ones of the pool, a /24 or what the hosts need.
+
+    `taken` holds subnets in CIDR form; what is IPv6 among them does not matter here. Problems are reported at the
+    network or address that has them, or at the scenario (None) when the pool has no room.
+    """
+    used = _ipv4(taken)
+    subnets: dict[str, IPv4Network] = {}
+    for name, network in there.networks.items():
+        if network.subnet is None:
+            continue
+        subnet = IPv4Network(network.subnet)
+        for other, one in subnets.items():
+            if subnet.overlaps(one):
+                report(network.subnet, f"{subnet} of {name} overlaps {one} of {other}", "")
+        if any(subnet.overlaps(one) for one in used):
+            report(
+                network.subnet, f"{subnet} of {name} is in use on this machine", "leave `subnet` out or change it"
+            )
+        if _room(subnet) < len(there.on[name]):
+            hosts = len(there.on[name])
+            report(network.subnet, f"{subnet} has room for {_room(subnet)} hosts, and {name} has {hosts}", "")
+        subnets[name] = subnet
+    blocked = [*used, *subnets.values()]
+    start = int(POOL.network_address)
+    for name in there.networks:
+        if name in subnets:
+            continue
+        prefix = _prefix(len(there.on[name]))
+        found = _next_free(start, prefix, blocked)
+        if found is None:
+            report(None, f"no room in {POOL} for the network {name}", "fewer networks, or a `subnet` of their own")
+            continue
+        subnets[name] = found
+        start = int(found.broadcast_address) + 1
+    in_order = {name: subnets[name] for name in there.networks if name in subnets}
+    return Addresses(in_order, _hosts(there, in_order, report))
+
+
+def _ipv4(subnets: Iterable[str]) -> list[IPv4Network]:
+    networks = (ipaddress.ip_network(text, strict=False) for text in sorted(subnets))
+    return [network for network in networks if isinstance(network, IPv4Network)]
+
+
+def _room(subnet: IPv4Network) -> int:
+    """Without the network's own address, the broadcast address and the gateway."""
+    return subnet.num_addresses - 3
+
+
+def _prefix(hosts: int) -> int:
+    return min(USUAL_PREFIX, 32 - (hosts + 2).bit_length())
+
+
+def _next_free(start: int, prefix: int, blocked: list[IPv4Network]) -> IPv4Network | None:
+    """The first aligned block at or after `start` that overlaps nothing. Jumps over what is in the way."""
+    size = 1 << (32 - prefix)
+    at = -(-start // size) * size
+    while at + size - 1 <= int(POOL.broadcast_address):
+        block = IPv4Network((at, prefix))
+        ends = [int(one.broadcast_address) for one in blocked if one.overlaps(block)]
+        if not ends:
+            return block
+        at = -(-(max(ends) + 1) // size) * size
+    return None
+
+
+def _hosts(there: Topology, subnets: dict[str, IPv4Network], report: Report) -> dict[tuple[str, str], IPv4Address]:
+    """Addresses that the file sets first, then the others from .2 upwards in file order."""
+    made: dict[tuple[str, str], IPv4Address] = {}
+    for network, subnet in subnets.items():
+        given = _given(there, network, subnet, report)
+        used = set(given.values())
+        free = (address for n in range(2, subnet.num_addresses - 1) if (address := subnet[n]) not in used)
+        for host in there.on[network]:
+            found = given.get(host) or next(free, None)
+            if found is not None:
+                made[host, network] = found
+    return made
+
+
+def _given(there: Topology, network: str, subnet: IPv4Network, report: Report) -> dict[str, IPv4Address]:
+    made: dict[str, IPv4Address] = {}
+    owners: dict[IPv4Address, str] = {}
+    for host in there.on[network]:
+        member = there.hosts[host]
+        attachment = member.written.networks.get(network)
+        if attachment is None or attachment.address is None:
+            continue
+        at, address = attachment.address, IPv4Address(attachment.address)
+        if there.networks[network].subnet is None:
+            report(
+                at, f"{address}: {network} has no `subnet` of its own", f"networks: {{{network}: {{subnet: ...}}}}"
+            )
+        elif address not in subnet or address in (subnet.network_address, subnet.broadcast_address, subnet[1]):
+            hint = f"from {subnet[2]} to {subnet[-2]}; {subnet[1]} is the gateway's"
+            report(at, f"{address} is no host's address in {subnet}", hint)
+        elif member.group is not None:
+            report(at, f"{address} would be that of every {member.group}", "a group gets its addresses by itself")
+        elif address in owners:
+            report(at, f"{address} is that of {owners[address]} already", "")
+        else:
+            owners[address] = host
+            made[host] = address
+    return made

@@ -1,0 +1,86 @@
+"""From a file to a Scenario, or to everything that is wrong with the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from testbed.errors import Problem, ScenarioError
+from testbed.scenario import semantics
+from testbed.scenario.merge import full_hosts, merged, same_key, without_extras
+from testbed.scenario.model import Scenario
+from testbed.scenario.source import Map, Reading
+from testbed.scenario.tree import read
+
+MOST_SABOTEURS = 100
+
+
+def load(path: str | Path) -> Scenario:
+    """The scenario in a file. Raises ScenarioError with every problem in it, OSError if it cannot be read."""
+    path = Path(path)
+    data = path.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = Problem(
+            str(path), line, 1, f"not UTF-8: byte 0x{data[error.start]:02x}", "save the file as UTF-8"
+        )
+        raise ScenarioError([problem]) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str, patch: Map | None = None) -> Scenario:
+    """The scenario in `text`; `file` is its name in messages. Raises ScenarioError with every problem in it.
+
+    `patch` is one of the pieces in `fails_when`: it is merged over the file, which then has no saboteurs itself.
+    """
+    reading = Reading(file, text)
+    scenario = _whole(reading) if patch is None else _patched(reading, patch)
+    problems = [problem for problem in reading.problems if not problem.warning]
+    if problems or scenario is None:
+        raise ScenarioError(problems)
+    return scenario
+
+
+def check(text: str, file: str) -> list[Problem]:
+    """Every problem and warning of the file and of each of its saboteurs, in the order of the file."""
+    reading = Reading(file, text)
+    _whole(reading)
+    return reading.problems
+
+
+def _whole(reading: Reading) -> Scenario | None:
+    tree = read(reading, same_key)
+    if tree is None:
+        return None
+    tree = full_hosts(without_extras(tree), reading)
+    scenario = _model(tree, reading)
+    if len(scenario.fails_when) > MOST_SABOTEURS:
+        reading.add(scenario.at("fails_when"), f"more than {MOST_SABOTEURS} saboteurs")
+        return scenario
+    for name, piece in scenario.fails_when.items():
+        reading.prefix = f"with `{name}` of fails_when: "
+        _model(_sabotaged(tree, piece, reading), reading)
+        reading.prefix = ""
+    return scenario
+
+
+def _patched(reading: Reading, piece: Map) -> Scenario | None:
+    tree = read(reading, same_key)
+    if tree is None:
+        return None
+    return _model(_sabotaged(full_hosts(without_extras(tree), reading), piece, reading), reading)
+
+
+def _sabotaged(tree: Map, piece: Map, reading: Reading) -> Map:
+    base = Map(tree.mark)
+    for key, value in tree.written():
+        if key != "fails_when":
+            base.put(key, value)
+    return merged(base, full_hosts(without_extras(piece), reading), reading)
+
+
+def _model(tree: Map, reading: Reading) -> Scenario:
+    scenario = Scenario.model_validate(tree, context=reading)
+    semantics.look(scenario, reading)
+    return scenario

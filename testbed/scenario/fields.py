@@ -1,0 +1,320 @@
+"""The types of single values, and the base of every mapping that the format knows.
+
+Validators do not stop at the first problem: they add it to the `Reading` that comes as pydantic's context and go
+on with a stand-in, so that one pass finds everything. Stand-ins never reach a caller: with a problem it raises.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from testbed.scenario import units
+from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Value, mark_of
+
+LATER = "is known, but not in this version"
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_READ_DIFFERENTLY = re.compile(r"(?i:on|off|yes|no)|0[0-9]+|[0-9]+(?::[0-9]+)+", re.ASCII)
+
+
+class Refused(Exception):
+    """A value that is not what its field takes. `at` is more exact than the value's own place, if given."""
+
+    def __init__(self, message: str, hint: str = "", at: object = None) -> None:
+        self.message, self.hint, self.at = message, hint, at
+        super().__init__(message)
+
+
+class Reads:
+    """How one field is read: `parse` takes the value as it stands in the file and gives what the model holds.
+
+    `show` is the inverse, for printing in full; `otherwise` stands in for what was refused.
+    """
+
+    def __init__(
+        self,
+        parse: Callable[[Any, Reading], Any],
+        schema: dict[str, Any],
+        show: Callable[[Any], Any] = lambda value: value,
+        otherwise: Any = None,
+    ) -> None:
+        self._parse, self._schema, self._show, self._otherwise = parse, schema, show, otherwise
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(self._show)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return dict(self._schema)
+
+    def _validate(self, value: Any, info: ValidationInfo) -> Any:
+        reading = reading_of(info)
+        try:
+            return self._parse(value, reading)
+        except (Refused, units.UnitError) as problem:
+            reading.add(getattr(problem, "at", None) or value, f"{label(info)}{problem}", problem.hint)
+        return value if self._otherwise is SAME else self._otherwise
+
+
+SAME = object()  # the refused value itself stands in
+
+
+def reading_of(info: ValidationInfo) -> Reading:
+    if not isinstance(info.context, Reading):
+        raise TypeError("a scenario is read by testbed.scenario.parse, which supplies the Reading")
+    return info.context
+
+
+def label(info: ValidationInfo) -> str:
+    return f"{info.field_name}: " if info.field_name else ""
+
+
+def called(value: object) -> str:
+    """What stands in the file, for "expected X, found Y"."""
+    if isinstance(value, Map):
+        return "a mapping"
+    if isinstance(value, List):
+        return "a list"
+    if isinstance(value, Nothing):
+        return "nothing"
+    return f"`{short(str(value))}`"
+
+
+def short(text: str, width: int = 60) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 3] + "..."
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    close = difflib.get_close_matches(word[:80], list(known), n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(f'`{one}`' for one in close)}?" if close else otherwise
+
+
+def text_of(value: Value, reading: Reading, what: str = "text") -> Text:
+    """A scalar, as text. Raises Refused for anything else, and for words that YAML readers disagree on."""
+    if isinstance(value, Map):
+        raise Refused(f"expected {what}, found a mapping", _misread_colon(value, reading))
+    if isinstance(value, Nothing):
+        raise Refused(f"expected {what}, found nothing", 'an empty text is written ""')
+    if not isinstance(value, Text):
+        raise Refused(f"expected {what}, found {called(value)}")
+    if value.plain and _READ_DIFFERENTLY.fullmatch(value):
+        raise Refused(f"{value} without quotes is read differently by different YAML readers", f"write '{value}'")
+    bad = next((c for c in value if c == "\0" or "\ud800" <= c <= "\udfff"), None)
+    if bad is not None:
+        raise Refused(f"the text has the character U+{ord(bad):04X}, which no file or command line can hold")
+    return value
+
+
+def _misread_colon(value: Map, reading: Reading) -> str:
+    """`- a.stdout contains "x: y"`: YAML made a key of what comes before the colon."""
+    line = reading.line(value.mark).rstrip()
+    key = next(iter(value.written()), None)
+    if key is None or line[value.mark.column - 1 : value.mark.column] == "{" or len(value) > 1:
+        return ""
+    last = key[1]
+    end = last.end if isinstance(last, Text) else Mark(value.mark.line, len(line) + 1, value.mark.offset + 1)
+    repaired = reading.quoted(value.mark, end)
+    return f"YAML saw a key before `: `; quoted it is text:\n{repaired}" if repaired else ""
+
+
+def comment_hint(text: Text, reading: Reading) -> str:
+    """Where YAML took the rest of a line for a comment: the line with all of it in quotes, else ""."""
+    if not text.plain or text.mark.line != text.end.line:
+        return ""
+    line = reading.line(text.mark).rstrip()
+    rest = line[text.end.column - 1 :]
+    if not re.match(r"[ \t]+#", rest):
+        return ""
+    end = Mark(text.mark.line, len(line) + 1, text.mark.offset + len(line))
+    return f"YAML takes what follows ` #` for a comment; quoted it is text:\n{reading.quoted(text.mark, end)}"
+
+
+def cut_hint(key: Text, reading: Reading) -> str:
+    """Where a comma in { } cut a text in two: the line with the text in quotes, else ""."""
+    if key.cut_from is None:
+        return ""
+    return f"in {{ }} a comma ends a text; quoted it is text:\n{reading.quoted(key.cut_from, key.end)}"
+
+
+class Named:
+    """A mapping from names of the author's choice. `listed`: what an item of its short form means."""
+
+    def __init__(
+        self, what: str, listed: Callable[[Value], Value] | None = None, may_be_empty: bool = False
+    ) -> None:
+        self._what, self._listed, self._may_be_empty = what, listed, may_be_empty
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self._map, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        full = handler(schema)
+        forms = [full]
+        if self._listed:
+            forms.append({"type": "array", "items": full.get("propertyNames", {"type": "string"})})
+        if self._may_be_empty:
+            forms.append({"type": "null"})
+        return {"anyOf": forms} if len(forms) > 1 else full
+
+    def _map(self, value: Any, info: ValidationInfo) -> Map:
+        reading = reading_of(info)
+        if isinstance(value, Map):
+            return value
+        made = Map(mark_of(value))
+        if isinstance(value, List) and self._listed:
+            for item in value:
+                try:
+                    key = text_of(item, reading, "a name")
+                except Refused as problem:
+                    reading.add(item, f"{label(info)}{problem}", problem.hint)
+                    continue
+                if key in made:
+                    reading.add(item, f"{label(info)}`{short(key)}` is here twice")
+                made.put(key, self._listed(key))
+        elif not (isinstance(value, Nothing) and self._may_be_empty):
+            forms = "a mapping or a list" if self._listed else "a mapping"
+            reading.add(value, f"{label(info)}expected {forms} of {self._what}, found {called(value)}")
+        return made
+
+
+class Listed:
+    """A list. Nothing else stands for one."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self._list, handler(source))
+
+    def _list(self, value: Any, info: ValidationInfo) -> list[Value]:
+        if isinstance(value, List):
+            return list(value)
+        hint = f"write [{short(value)}]" if isinstance(value, Text) else ""
+        reading_of(info).add(value, f"{label(info)}expected a list of {self._what}, found {called(value)}", hint)
+        return []
+
+
+class Part(BaseModel):
+    """A mapping with fixed keys. Fields are named as the keys of the file; their values are in base units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=False)
+
+    a: ClassVar[str] = "a mapping"  # what it is called in messages
+    main: ClassVar[str] = ""  # the field that its short form gives
+    needs: ClassVar[tuple[str, ...]] = ()
+    may_be_empty: ClassVar[bool] = False
+    later: ClassVar[frozenset[str]] = frozenset()  # reserved keys
+    instead: ClassVar[dict[str, str]] = {}  # other tools' words, and what to write
+
+    _mark: Mark = PrivateAttr(default=Mark())
+    _keys: dict[str, Text] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        reading = reading_of(info)
+        written = cls._mapping(value, reading, info)
+        if written is None:
+            return cls.model_construct()
+        known = cls.known()
+        for key, _ in written.written():
+            if key not in known:
+                cls.unknown_key(key, reading)
+        for needed in cls.needs:
+            if needed not in written:
+                reading.add(written, f"{cls.a} needs `{needed}`")
+        cls.look(written, reading)
+        made = handler({key: one for key, one in written.items() if key in known})
+        made._mark = mark_of(value)
+        made._keys = {key: key for key, _ in written.written()}
+        return made
+
+    @classmethod
+    def _mapping(cls, value: Any, reading: Reading, info: ValidationInfo) -> Map | None:
+        if isinstance(value, Map):
+            return value
+        if isinstance(value, Nothing) and cls.may_be_empty:
+            return Map(value.mark)
+        if cls.main and not isinstance(value, Nothing):
+            made = Map(mark_of(value))
+            made.put(Text(cls.main, mark_of(value)), value)
+            return made
+        reading.add(value, f"{label(info)}{cls.a} is a mapping, found {called(value)}", cls.shape_hint(value))
+        return None
+
+    @classmethod
+    def known(cls) -> dict[str, str]:
+        """Key in the file -> field."""
+        return {field.alias or name: name for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def offered(cls) -> list[str]:
+        """The keys that a message may propose."""
+        return list(cls.known())
+
+    @classmethod
+    def unknown_key(cls, key: Text, reading: Reading) -> None:
+        if key in cls.later:
+            reading.add(key, f"`{key}` {LATER}")
+            return
+        hint = cut_hint(key, reading)
+        known = [*cls.offered(), *cls.later]
+        hint = hint or cls.instead.get(key) or did_you_mean(key, known, f"known here: {', '.join(cls.offered())}")
+        reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint)
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        """Rules about which keys stand together. Called before the values are read."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        full = handler.resolve_ref_schema(handler(schema))
+        if cls.needs:
+            full["required"] = list(cls.needs)
+        forms = [full]
+        if cls.main:
+            forms.insert(0, full["properties"][cls.main])
+        if cls.may_be_empty:
+            forms.append({"type": "null"})
+        return {"anyOf": forms} if len(forms) > 1 else full
+
+    @classmethod
+    def shape_hint(cls, value: Value) -> str:
+        return ""
+
+    @model_serializer(mode="wrap")
+    def _show(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not given is not printed."""
+        shown = handler(self)
+        return {key: shown[key] for key, name in self.known().items() if getattr(self, name) not in (None, {}, ())}
+
+    def at(self, key: str = "") -> Mark:
+        """Where a key stands; where the whole part stands if it was not written."""
+        return self._keys[key].mark if key in self._keys else self._mark
+
+    def wrote(self, key: str) -> bool:
+        return key in self._keys
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]

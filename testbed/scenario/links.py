@@ -1,0 +1,151 @@
+"""Which rule of `links` wins for each direction of each pair. Pure: the plan asks, and so does the check."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from testbed.scenario.fields import did_you_mean
+from testbed.scenario.linkkeys import LinkKey
+from testbed.scenario.topology import Topology
+
+Direction = tuple[str, str, str]  # source, target, network
+Report = Callable[[object, str, str], None]  # at, message, hint
+
+HOST_HOST, HOST_GROUP, GROUP_GROUP, NETWORK = 3, 2, 1, 0
+
+
+@dataclass
+class Won:
+    """The rule in force for a direction, and the less specific ones that named it too."""
+
+    rule: LinkKey
+    specificity: int
+    overruled: list[LinkKey] = field(default_factory=list)
+
+
+def resolve(there: Topology, rules: list[LinkKey], report: Report) -> dict[Direction, Won]:
+    """Every direction that a rule names, in the order of the file; the most specific rule wins whole.
+
+    Problems go to `report(at, message, hint)`: a rule that names no one, hosts that share no network or several,
+    two equally specific rules for one direction.
+    """
+    found: dict[Direction, Won] = {}
+    clashes: set[tuple[LinkKey, LinkKey]] = set()
+    for rule in rules:
+        specificity = _specificity(there, rule)
+        for direction in _directions(there, rule, report):
+            before = found.get(direction)
+            if before is None:
+                found[direction] = Won(rule, specificity)
+            elif specificity > before.specificity:
+                found[direction] = Won(rule, specificity, [*before.overruled, before.rule])
+            elif specificity < before.specificity:
+                before.overruled.append(rule)
+            elif (before.rule, rule) not in clashes:
+                clashes.add((before.rule, rule))
+                source, target, network = direction
+                message = f"`{rule}` and `{before.rule}` both set {source} -> {target} over {network}"
+                report(rule.mark, message, "neither is more specific: leave one, or name the hosts themselves")
+    return found
+
+
+def _specificity(there: Topology, rule: LinkKey) -> int:
+    if not rule.a:
+        return NETWORK
+    hosts = sum(name in there.hosts and name not in there.groups for name in (rule.a, rule.b))
+    return (GROUP_GROUP, HOST_GROUP, HOST_HOST)[hosts]
+
+
+def _directions(there: Topology, rule: LinkKey, report: Report) -> list[Direction]:
+    if rule.network is not None and rule.network not in there.on:
+        if not rule.a and rule.network in there.names():
+            report(rule.mark, f"`{rule}` is a host, and a link has two ends", f"`{rule} <-> all`")
+        else:
+            hint = did_you_mean(rule.network, [*there.on, *(there.names() if not rule.a else ())])
+            hint = hint or f"networks: {', '.join(there.on)}"
+            report(rule.mark, f"`{rule}` names no one: there is no network `{rule.network}`", hint)
+        return []
+    if not rule.a:
+        members = there.on[str(rule.network)]
+        if len(members) < 2:
+            report(rule.mark, f"`{rule}` names no one: the network has {len(members)} host", "")
+        return [(a, b, str(rule.network)) for a, b in itertools.permutations(members, 2)]
+    sides = there.members(rule.a), there.members(rule.b)
+    for name, side in zip((rule.a, rule.b), sides, strict=True):
+        if side is None:
+            hint = did_you_mean(name, there.names()) or f"hosts: {', '.join([*there.names(), 'all'][:20])}"
+            report(rule.mark, f"`{rule}` names no one: there is no host `{name}`", hint)
+    if sides[0] is None or sides[1] is None:
+        return []
+    return _pairs(there, rule, sides[0], sides[1], report)
+
+
+def _pairs(
+    there: Topology, rule: LinkKey, left: tuple[str, ...], right: tuple[str, ...], report: Report
+) -> list[Direction]:
+    made: dict[Direction, None] = {}
+    everyone = "all" in (rule.a, rule.b)
+    for a, b in itertools.product(left, right):
+        if a == b:
+            continue
+        shared = there.shared(a, b)
+        if rule.network is not None:
+            if rule.network in shared:
+                _add(made, a, b, rule.network, rule.both)
+            elif not everyone:
+                off = a if rule.network not in there.hosts[a].networks else b
+                report(rule.mark, f"`{rule}`: {off} is not on {rule.network}", _where(there, a, b))
+                return []
+        elif len(shared) == 1:
+            _add(made, a, b, shared[0], rule.both)
+        elif shared:
+            hint = " or ".join(f"`{rule} over {network}`" for network in shared)
+            report(rule.mark, f"`{rule}`: {a} and {b} share several networks", f"say which: {hint}")
+            return []
+        elif not everyone:
+            report(rule.mark, f"`{rule}`: {a} and {b} share no network", _where(there, a, b))
+            return []
+    if not made:
+        report(rule.mark, f"`{rule}` names no one: no two different hosts share a network there", "")
+    return list(made)
+
+
+def _add(made: dict[Direction, None], a: str, b: str, network: str, both: bool) -> None:
+    made[a, b, network] = None
+    if both:
+        made[b, a, network] = None
+
+
+def _where(there: Topology, a: str, b: str) -> str:
+    """Where both are, and how one would get from one to the other. Hosts do not forward: each step is a link."""
+    where = "; ".join(f"{name} is on {', '.join(there.hosts[name].networks) or 'none'}" for name in (a, b))
+    steps = path(there, a, b)
+    if not steps:
+        return f"{where}; nothing connects them"
+    return f"{where}; the way between them: {' - '.join(steps)}, a link for each network"
+
+
+def path(there: Topology, a: str, b: str) -> list[str]:
+    """The shortest way from host to host, hosts and networks in turn; [] if there is none."""
+    before: dict[str, tuple[str, str]] = {a: ("", "")}
+    waiting, seen_networks = deque([a]), set()
+    while waiting:
+        host = waiting.popleft()
+        if host == b:
+            steps = [b]
+            while before[host][0]:
+                host, network = before[host]
+                steps = [host, network, *steps]
+            return steps
+        for network in there.hosts[host].networks:
+            if network in seen_networks:
+                continue
+            seen_networks.add(network)
+            for other in there.on[network]:
+                if other not in before:
+                    before[other] = (host, network)
+                    waiting.append(other)
+    return []

@@ -1,0 +1,109 @@
+"""Trees into one form, and one tree over another: what happens before a tree becomes a model."""
+
+from __future__ import annotations
+
+from testbed.scenario.linkkeys import same_link
+from testbed.scenario.model import PROGRAM_KEYS
+from testbed.scenario.source import Map, Nothing, Reading, Text, Value
+
+
+def same_key(path: tuple[str, ...], key: str) -> str:
+    """What makes two keys of the mapping at `path` the same one: links may be written with other spaces."""
+    if path == ("links",) or (len(path) == 3 and path[0] == "fails_when" and path[2] == "links"):
+        return same_link(key)
+    return key
+
+
+def without_extras(tree: Map) -> Map:
+    """Without the `x-` keys, which hold what the author wants."""
+    made = Map(tree.mark)
+    for key, value in tree.written():
+        if not key.startswith("x-"):
+            made.put(key, value)
+    return made
+
+
+def full_hosts(tree: Map, reading: Reading) -> Map:
+    """Hosts with their one program's keys directly become hosts with `programs`, named like the host."""
+    hosts = tree.get("hosts")
+    if not isinstance(hosts, Map):
+        return tree
+    made_hosts = Map(hosts.mark)
+    for name, host in hosts.written():
+        made_hosts.put(name, _full_host(name, host, reading) if isinstance(host, Map) else host)
+    return _with(tree, "hosts", made_hosts)
+
+
+def _full_host(name: Text, host: Map, reading: Reading) -> Map:
+    direct = [key for key, _ in host.written() if key in PROGRAM_KEYS]
+    if not direct:
+        return host
+    made, program = Map(host.mark), Map(host.mark)
+    for key, value in host.written():
+        (program if key in PROGRAM_KEYS else made).put(key, value)
+    if "programs" in host:
+        hint = "put it into one of the programs, or the programs' keys directly into the host"
+        reading.add(
+            direct[0], f"`{direct[0]}` stands beside `programs`: the short and the full form at once", hint
+        )
+        return made
+    programs = Map(host.mark)
+    programs.put(name, program)
+    made.put(Text("programs", host.mark), programs)
+    return made
+
+
+def merged(base: Map, piece: Map, reading: Reading) -> Map:
+    """`piece` over `base`: mappings key by key, everything else replaced, null removes.
+
+    Both must have full hosts. What comes from `piece` keeps its own place in the file.
+    """
+    _check_short_pieces(base, piece, reading)
+    return _merged(base, piece, ())
+
+
+def _merged(base: Map, piece: Map, path: tuple[str, ...]) -> Map:
+    changes = {same_key(path, key): (key, value) for key, value in piece.written()}
+    made = Map(base.mark)
+    for key, value in base.written():
+        change = changes.pop(same_key(path, key), None)
+        if change is None:
+            made.put(key, value)
+            continue
+        new_key, new = change
+        if isinstance(new, Nothing):
+            continue
+        both = isinstance(value, Map) and isinstance(new, Map)
+        made.put(new_key, _merged(value, new, (*path, key)) if both else _cleaned(new))  # type: ignore[arg-type]
+    for key, value in changes.values():
+        made.put(key, _cleaned(value))
+    return made
+
+
+def _cleaned(value: Value) -> Value:
+    """A new mapping as it stands; an empty value in it is the format's own `lan:`, nothing is left to remove."""
+    return value
+
+
+def _check_short_pieces(base: Map, piece: Map, reading: Reading) -> None:
+    """A piece with a short host must mean the program that is named like the host."""
+    base_hosts, piece_hosts = base.get("hosts"), piece.get("hosts")
+    if not isinstance(base_hosts, Map) or not isinstance(piece_hosts, Map):
+        return
+    for name, host in piece_hosts.written():
+        before = base_hosts.get(name)
+        new = host.get("programs") if isinstance(host, Map) else None
+        old = before.get("programs") if isinstance(before, Map) else None
+        if not isinstance(new, Map) or not isinstance(old, Map) or not isinstance(host, Map):
+            continue
+        short = host.key("programs").mark == host.mark
+        if short and name in new and old and name not in old:
+            hint = f"write it under `programs`, as one of {', '.join(old)}"
+            reading.add(host, f"`{name}` has several programs: which one is meant?", hint)
+
+
+def _with(tree: Map, name: str, value: Value) -> Map:
+    made = Map(tree.mark)
+    for key, one in tree.written():
+        made.put(key, value if key == name else one)
+    return made

@@ -1,0 +1,358 @@
+"""What an author may write: every key of the format, as models. The JSON Schema is made from these.
+
+Only rules that concern one mapping are here; what concerns the file as a whole is in `semantics`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, ValidationInfo
+
+from testbed.scenario import compound, linkkeys, values
+from testbed.scenario.fields import LATER, Listed, Named, Part, reading_of
+from testbed.scenario.source import List, Map, Nothing, Reading, Text, Value, mark_of
+
+MINUTE_NS = 60 * 10**9
+
+
+class Network(Part):
+    a: ClassVar[str] = "a network"
+    may_be_empty: ClassVar[bool] = True
+    later: ClassVar[frozenset[str]] = frozenset({"ip", "mtu", "outside"})
+    instead: ClassVar[dict[str, str]] = {
+        "driver": "every network is an isolated one; leave it out",
+        "internal": "every network is an isolated one; leave it out",
+        "ipam": "did you mean `subnet`?",
+        "cidr": "did you mean `subnet`?",
+    }
+
+    subnet: values.Subnet | None = Field(
+        None, description="IPv4 in CIDR form; by default a free part of 198.18.0.0/15"
+    )
+
+
+class Attachment(Part):
+    a: ClassVar[str] = "a host's place on a network"
+    may_be_empty: ClassVar[bool] = True
+    instead: ClassVar[dict[str, str]] = {
+        "ip": "did you mean `address`?",
+        "ipv4_address": "did you mean `address`?",
+    }
+
+    address: values.Address | None = Field(None, description="A fixed address in the network's own `subnet`")
+
+
+class Stdin(Part):
+    a: ClassVar[str] = "stdin"
+    main: ClassVar[str] = "text"
+
+    text: values.AnyText | None = None
+    file: values.SourcePath | None = Field(None, description="Relative to the scenario file")
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        exactly_one(cls, written, reading, "text", "file")
+
+
+class FileSource(Part):
+    a: ClassVar[str] = "a file"
+    main: ClassVar[str] = "source"
+
+    source: values.SourcePath | None = Field(None, description="Relative to the scenario file")
+    text: values.AnyText | None = Field(None, description="The content itself")
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        exactly_one(cls, written, reading, "source", "text")
+
+
+class Metric(Part):
+    a: ClassVar[str] = "a metric"
+
+    prints: values.Regex | None = Field(None, description="Its first group, or the whole match, is a sample")
+    json_path: values.JsonPath | None = Field(None, alias="json", description="A path into each line that is JSON")
+    unit: values.MetricUnit | None = Field(None, description="The unit of the number that is printed")
+    file: values.HostPath | None = Field(None, description="A collected file; by default stdout is read")
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        exactly_one(cls, written, reading, "prints", "json")
+
+
+class Ready(Part):
+    a: ClassVar[str] = "`ready`"
+    instead: ClassVar[dict[str, str]] = {
+        "test": "did you mean `answers`?",
+        "timeout": "did you mean `within`?",
+        "interval": "it is asked again until `within` is over",
+        "retries": "it is asked again until `within` is over",
+        "start_period": "did you mean `within`?",
+        "port": "did you mean `listens`?",
+        "sleep": "did you mean `wait`?",
+    }
+
+    listens: compound.Sockets | None = Field(None, description="80, udp 53, [80, 443] or /run/x.sock")
+    prints: values.Regex | None = Field(None, description="A line of its output matches")
+    answers: compound.CommandLine | None = Field(None, description="This command, run in the host, exits 0")
+    wait: values.PositiveDuration | None = Field(None, description="Simply this long after the start")
+    within: values.PositiveDuration | None = Field(None, description="How long it may take; 10 s")
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        kinds = [key for key, _ in written.written() if key in ("listens", "prints", "answers", "wait")]
+        for key in kinds[1:]:
+            reading.add(key, f"`ready` has both `{kinds[0]}` and `{key}`", "one of them decides")
+        if not kinds and "within" not in written:
+            reading.add(written, "`ready` is empty", "one of listens, prints, answers, wait")
+
+
+class Program(Part):
+    a: ClassVar[str] = "a program"
+    instead: ClassVar[dict[str, str]] = {
+        "command": "did you mean `run` (ends by itself) or `serve` (lives to the end)?",
+        "cmd": "did you mean `run` (ends by itself) or `serve` (lives to the end)?",
+        "entrypoint": "did you mean `run` (ends by itself) or `serve` (lives to the end)?",
+        "depends_on": "did you mean `after`?",
+        "healthcheck": "did you mean `ready`?",
+        "env": "did you mean `environment`?",
+        "env_file": "write the variables under `environment`",
+        "cwd": "did you mean `working_dir`?",
+        "workdir": "did you mean `working_dir`?",
+        "restart": "nothing is restarted: a program that ends early is what a test wants to see",
+        "input": "did you mean `stdin`?",
+        "artifacts": "did you mean `collect`?",
+        "args": "the arguments stand in the command: `run: PROGRAM ARGUMENTS`",
+    }
+
+    run: compound.CommandLine | None = Field(
+        None, description="A command that must end by itself with exit status 0"
+    )
+    serve: compound.CommandLine | None = Field(
+        None, description="A command that must get ready and live to the end"
+    )
+    after: compound.After | None = Field(None, description="What it waits for before it starts")
+    ready: Ready | None = Field(None, description="When a `serve` counts as ready")
+    timeout: values.PositiveDuration | None = Field(None, description="For `run`: 60 s")
+    stdin: Stdin | None = Field(None, description="Text, or {file: PATH}; empty")
+    environment: Annotated[dict[values.EnvironmentName, values.AnyText], Named("variables")] = Field({})
+    working_dir: values.AbsolutePath | None = Field(None, description="/scenario")
+    user: values.SomeText | None = Field(None, description="A user of the image; root")
+    files: Annotated[dict[values.HostPath, FileSource], Named("files", listed=lambda source: source)] = Field(
+        {}, description="Copied in: a list, or TARGET: SOURCE, or TARGET: {text: ...}"
+    )
+    collect: Annotated[tuple[values.HostPath, ...], Listed("paths")] = Field(
+        (), description="Copied out into the results, also after a failure"
+    )
+    metrics: Annotated[dict[values.MetricName, Metric], Named("metrics")] = Field(
+        {}, description="How to read numbers from a program that does not write records"
+    )
+    stop_signal: values.Signal | None = Field(None, description="SIGTERM")
+    stop_grace_period: values.Duration | None = Field(None, description="From the stop signal to SIGKILL; 5 s")
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        exactly_one(cls, written, reading, "run", "serve")
+        if "run" in written and "ready" in written:
+            reading.add(written.key("ready"), "`ready` is for a `serve`; a `run` counts when it has ended well")
+        if "serve" in written and "timeout" in written:
+            hint = "`within` under `ready` limits its start, `duration` and `timeout` of the file limit the run"
+            reading.add(written.key("timeout"), "`timeout` is for a `run`; a `serve` lives to the end", hint)
+
+
+PROGRAM_KEYS = frozenset(Program.known())
+
+
+class Host(Part):
+    a: ClassVar[str] = "a host"
+    may_be_empty: ClassVar[bool] = True
+    later: ClassVar[frozenset[str]] = frozenset({"mem_limit", "cpus", "dns", "tty"})
+    instead: ClassVar[dict[str, str]] = {
+        **Program.instead,
+        "ports": "nothing is published: hosts reach each other at every port",
+        "expose": "nothing is published: hosts reach each other at every port",
+        "hostname": "a host is called as its key under `hosts`",
+        "container_name": "a host is called as its key under `hosts`",
+        "network": "did you mean `networks`?",
+        "ip": "did you mean `networks: {lan: {address: ...}}`?",
+        "replicas": "did you mean `count`?",
+        "scale": "did you mean `count`?",
+        "deploy": "did you mean `count`?",
+        "privileged": "name what it needs under `cap_add`",
+        "capabilities": "did you mean `cap_add`?",
+        "links": "did you mean `networks`?",
+        "programmes": "did you mean `programs`?",
+    }
+
+    image: values.SomeText | None = Field(None, description="Any container image; by default our own node image")
+    build: values.SourcePath | None = Field(None, description="A directory with a Dockerfile, beside the scenario")
+    networks: Annotated[dict[values.Name, Attachment], Named("networks", listed=lambda n: Nothing(mark_of(n)))] = (
+        Field({}, description="A list of names, or {lan: {address: 198.18.7.10}}")
+    )
+    count: values.Count | None = Field(None, description="So many of them: NAME-1, NAME-2, ...")
+    volumes: Annotated[tuple[values.Mount, ...], Listed("mounts")] = Field((), description="VOLUME:/path")
+    cap_add: Annotated[tuple[values.Capability, ...], Listed("capabilities")] = ()
+    cap_drop: Annotated[tuple[values.Capability, ...], Listed("capabilities")] = ()
+    sysctls: Annotated[dict[values.SysctlName, values.AnyText], Named("sysctls")] = Field({})
+    programs: Annotated[dict[values.FreeName, Program], Named("programs")] = Field({})
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        if "image" in written and "build" in written:
+            reading.add(written.key("build"), "a host has `image` or `build`, not both")
+
+    @classmethod
+    def offered(cls) -> list[str]:
+        return [*cls.known(), *Program.known()]
+
+
+class Jitter(Part):
+    a: ClassVar[str] = "jitter"
+    main: ClassVar[str] = "of"
+    needs: ClassVar[tuple[str, ...]] = ("of",)
+    later: ClassVar[frozenset[str]] = frozenset({"order"})
+
+    of: values.PositiveDuration | None = Field(None, description="Plus or minus this much")
+    distribution: values.Distribution = "uniform"
+
+
+class Reorder(Part):
+    a: ClassVar[str] = "reorder"
+    needs: ClassVar[tuple[str, ...]] = ("ratio", "by")
+
+    ratio: values.Ratio | None = None
+    by: values.Packets | None = Field(None, description="Held back until so many others went by")
+
+    @classmethod
+    def shape_hint(cls, value: Value) -> str:
+        return "as in `reorder: {ratio: 5 %, by: 3 packets}`"
+
+
+class Condition(Part):
+    a: ClassVar[str] = "a condition"
+    may_be_empty: ClassVar[bool] = True
+    later: ClassVar[frozenset[str]] = frozenset({"only", "corrupt", "drop", "trace", "ecn"})
+    instead: ClassVar[dict[str, str]] = {
+        "latency": "did you mean `delay`?",
+        "bandwidth": "did you mean `rate`?",
+        "bw": "did you mean `rate`?",
+        "speed": "did you mean `rate`?",
+        "throughput": "did you mean `rate`?",
+        "packet_loss": "did you mean `loss`?",
+        "limit": "did you mean `queue`?",
+        "buffer": "did you mean `queue`?",
+        "max_queue_size": "did you mean `queue`?",
+        "duplication": "did you mean `duplicate`?",
+        "reordering": "did you mean `reorder`?",
+        "round_trip": "did you mean `rtt`?",
+    }
+
+    delay: values.Duration | None = Field(None, description="One way, as in 20 ms")
+    rtt: values.Duration | None = Field(None, description="Both ways together; only for <-> and networks")
+    jitter: Jitter | None = Field(None, description="Plus or minus this much, as in 2 ms; may reorder")
+    loss: values.Ratio | None = Field(None, description="Of packets, as in 10 %")
+    duplicate: values.Ratio | None = Field(None, description="Of packets: one extra copy")
+    reorder: Reorder | None = Field(None, description="{ratio: 5 %, by: 3 packets}")
+    rate: values.Rate | None = Field(None, description="As in 10 Mbit/s, for each ordered pair")
+    queue: values.Queue | None = Field(None, description="100 packets, 50 ms or 64 KiB; needs `rate`")
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        if "rtt" in written and "delay" in written:
+            reading.add(written.key("rtt"), "`rtt` and `delay` say the same thing twice", "leave one of them")
+        if "queue" in written and "rate" not in written:
+            hint = "a queue forms only before something slow: add `rate`"
+            reading.add(written.key("queue"), "`queue` without `rate`", hint)
+
+
+class Expectation(Part):
+    a: ClassVar[str] = "an expectation"
+    main: ClassVar[str] = "that"
+    needs: ClassVar[tuple[str, ...]] = ("that",)
+    later: ClassVar[frozenset[str]] = frozenset({"level"})
+
+    that: values.ExpectationText = ""
+    because: values.SomeText | None = Field(None, description="Why it must hold; shown with the verdict")
+
+    @classmethod
+    def _mapping(cls, value: Any, reading: Reading, info: ValidationInfo) -> Map | None:
+        if isinstance(value, Map) and not set(value) & {*cls.known(), *cls.later}:
+            made = Map(value.mark)
+            made.put(Text("that", value.mark), value)  # text that YAML took apart: the field's type says so
+            return made
+        return super()._mapping(value, reading, info)
+
+
+def one_condition(value: Any, info: ValidationInfo) -> Any:
+    """A list of conditions is for `only`, which comes later; a list of one is that one."""
+    if not isinstance(value, List):
+        return value
+    if len(value) > 1:
+        reading_of(info).add(value[1], f"a second condition for one link {LATER}: it needs `only`")
+    return value[0] if value else Nothing(value.mark)
+
+
+OneCondition = Annotated[Condition, BeforeValidator(one_condition)]
+
+
+class Scenario(Part):
+    """A scenario as its author wrote it, with short forms made full and every value in base units."""
+
+    a: ClassVar[str] = "a scenario"
+    needs: ClassVar[tuple[str, ...]] = ("testbed", "hosts")
+    later: ClassVar[frozenset[str]] = frozenset(
+        "vars matrix repeat compare routers timeline defaults extends compose capture groups".split()
+    )
+    instead: ClassVar[dict[str, str]] = {
+        "services": "did you mean `hosts`?",
+        "nodes": "did you mean `hosts`?",
+        "containers": "did you mean `hosts`?",
+        "version": "did you mean `testbed: 1`?",
+        "description": "did you mean `about`?",
+        "topology": "hosts stand under `hosts`, links under `links`",
+        "assertions": "did you mean `expect`?",
+        "expectations": "did you mean `expect`?",
+        "expected": "did you mean `expect`?",
+        "validate": "did you mean `expect`?",
+        "title": "did you mean `about`?",
+    }
+
+    testbed: values.Version = 1
+    name: values.Name | None = Field(None, description="As the file is called, without .yaml")
+    about: values.SomeText | None = Field(None, description="One sentence: the promise")
+    tags: Annotated[tuple[values.Name, ...], Listed("tags")] = ()
+    seed: values.Seed = Field(1, description="Of every random draw; $seed hands it to programs")
+    timeout: values.PositiveDuration = Field(2 * MINUTE_NS, description="Of the whole run")
+    duration: values.PositiveDuration | None = Field(None, description="How long to run where no `run` ends it")
+    requires: Annotated[tuple[values.Requirement, ...], Listed("requirements")] = Field(
+        (), description="Without these the scenario is skipped"
+    )
+    networks: Annotated[dict[values.FreeName, Network], Named("networks", may_be_empty=True)] = Field(
+        {}, description="Isolated from each other; by default one, `lan`"
+    )
+    hosts: Annotated[dict[values.FreeName, Host], Named("hosts")] = Field({})
+    volumes: Annotated[dict[values.Name, values.Empty], Named("volumes", may_be_empty=True)] = Field(
+        {}, description="Directories that hosts share"
+    )
+    links: Annotated[dict[linkkeys.Link, OneCondition], Named("links", may_be_empty=True)] = Field(
+        {}, description="a -> b, a <-> b, NETWORK, ... over NETWORK"
+    )
+    expect: Annotated[tuple[Expectation, ...], Listed("expectations")] = ()
+    ends: compound.EndsWith = Field(compound.Ends(), description="For files that must not pass")
+    fails_when: Annotated[dict[values.AnyText, compound.Piece], Named("saboteurs", may_be_empty=True)] = Field(
+        {}, description="Pieces of scenario; with each of them merged in, the run must fail"
+    )
+
+    @classmethod
+    def look(cls, written: Map, reading: Reading) -> None:
+        first = next(iter(written.written()), None)
+        if "testbed" in written and first and first[0] != "testbed":
+            reading.add(written.key("testbed"), "`testbed` comes first in the file")
+
+
+def exactly_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> None:
+    both = [key for key, _ in written.written() if key in (one, other)]
+    if len(both) > 1:
+        reading.add(both[1], f"{cls.a} has both `{both[0]}` and `{both[1]}`", "one of them, not both")
+    elif not both:
+        reading.add(written, f"{cls.a} needs `{one}` or `{other}`")

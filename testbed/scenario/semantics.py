@@ -1,0 +1,178 @@
+"""What must hold for the file as a whole. Each problem is reported where the author can mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from testbed.scenario import order
+from testbed.scenario.addresses import allocate
+from testbed.scenario.fields import NAME, Refused, did_you_mean, short
+from testbed.scenario.links import resolve
+from testbed.scenario.model import Condition, Host, Program, Scenario
+from testbed.scenario.source import NOWHERE, Reading, mark_of
+from testbed.scenario.topology import Topology, topology
+from testbed.scenario.units import format_ns
+from testbed.scenario.values import MOST_HOSTS
+from testbed.scenario.variables import Scope
+
+MOST_NETWORKS = 250
+MOST_PROGRAMS = 2000
+
+
+def look(scenario: Scenario, reading: Reading) -> None:
+    """Add every problem and warning of the whole to `reading`."""
+
+    def report(at: object, message: str, hint: str = "") -> None:
+        reading.add(scenario.at() if at is None else at, message, hint)
+
+    _name(scenario, reading)
+    _times(scenario, reading)
+    if not _sizes(scenario, reading):
+        return
+    there = topology(scenario)
+    _hosts(scenario, there, reading)
+    _ending(scenario, reading)
+    for key, condition in scenario.links.items():
+        _condition(str(key), key.both, condition, reading)
+    resolve(there, list(scenario.links), report)
+    order.start_order(there, report)
+    addresses = allocate(there, (), report)
+    for name, host in scenario.hosts.items():
+        members = there.members(name)
+        if members:
+            scope = Scope(there, addresses, there.hosts[members[0]], scenario.seed)
+            for program in host.programs.values():
+                _variables(program, scope, reading)
+
+
+def _name(scenario: Scenario, reading: Reading) -> None:
+    stem = PurePath(reading.file).stem
+    if scenario.name is not None and scenario.name != stem:
+        reading.add(
+            scenario.name, f"`name` is {scenario.name}, and the file is called {short(stem)}", "leave it out"
+        )
+    elif scenario.name is None and not NAME.fullmatch(stem):
+        hint = "a-z, 0-9 and - inside: the file's name is the scenario's"
+        reading.add(NOWHERE, f"`{short(stem)}` is no name for a scenario", hint)
+    if scenario.about is None:
+        reading.add(scenario.at(), "`about` is missing: one sentence that says what is promised", warning=True)
+
+
+def _times(scenario: Scenario, reading: Reading) -> None:
+    limit = scenario.timeout
+    if scenario.duration is not None and scenario.duration >= limit:
+        message = f"`duration` {format_ns(scenario.duration)} does not fit into `timeout` {format_ns(limit)}"
+        reading.add(scenario.at("duration"), message, "set a longer `timeout` for the whole run")
+    for host in scenario.hosts.values():
+        for program in host.programs.values():
+            if program.timeout is not None and program.timeout > limit:
+                message = f"{format_ns(program.timeout)} is more than the whole run has, {format_ns(limit)}"
+                reading.add(program.at("timeout"), message, "set a longer `timeout` for the file", warning=True)
+
+
+def _sizes(scenario: Scenario, reading: Reading) -> bool:
+    """False when the scenario is too large to look at closely."""
+    hosts = sum(host.count or 1 for host in scenario.hosts.values())
+    programs = sum((host.count or 1) * len(host.programs) for host in scenario.hosts.values())
+    sizes = (
+        (hosts, MOST_HOSTS, "hosts"),
+        (programs, MOST_PROGRAMS, "programs"),
+        (len(scenario.networks), MOST_NETWORKS, "networks"),
+    )
+    for size, most, what in sizes:
+        if size > most:
+            reading.add(scenario.at("hosts"), f"{size} {what}, and {most} are the most that a scenario may have")
+    if not hosts and scenario.wrote("hosts"):
+        reading.add(scenario.at("hosts"), "there is no host")
+    return all(size <= most for size, most, _ in sizes)
+
+
+def _hosts(scenario: Scenario, there: Topology, reading: Reading) -> None:
+    singles = {name for name, host in scenario.hosts.items() if host.count is None}
+    for name, host in scenario.hosts.items():
+        for member in there.groups.get(name, ()):
+            if member in singles or member in there.groups:
+                reading.add(name, f"`{name}` would have a member {member}, and that host is there already")
+            elif not NAME.fullmatch(member) and NAME.fullmatch(name):
+                reading.add(name, f"`{name}` is too long for the members of a group")
+        _networks(name, host, there, reading)
+        _volumes(scenario, host, reading)
+        for capability in set(host.cap_add) & set(host.cap_drop):
+            at = next(one for one in host.cap_drop if one == capability)
+            reading.add(at, f"{capability} is both in `cap_add` and in `cap_drop`")
+        for program in host.programs.values():
+            _files(program, reading)
+
+
+def _networks(name: str, host: Host, there: Topology, reading: Reading) -> None:
+    for network in host.networks:
+        if network not in there.networks:
+            hint = did_you_mean(network, there.networks) or f"networks: {', '.join(there.networks)}"
+            reading.add(network, f"there is no network `{short(network)}`", hint)
+    if not host.networks and len(there.networks) > 1:
+        hint = f"`networks: [{next(iter(there.networks))}]`"
+        reading.add(name, f"`{name}` is on no network: there are {', '.join(there.networks)}", hint)
+    elif not host.networks and host.wrote("networks"):
+        reading.add(host.at("networks"), "the list of networks is empty", "leave it out to be on the only network")
+
+
+def _volumes(scenario: Scenario, host: Host, reading: Reading) -> None:
+    paths: set[str] = set()
+    for volume, path in host.volumes:
+        if volume and volume not in scenario.volumes:
+            hint = did_you_mean(volume, scenario.volumes) or f"volumes: {{{volume}: }}"
+            reading.add(volume, f"there is no volume `{volume}` under `volumes`", hint)
+        if path in paths:
+            reading.add(volume, f"two volumes on {path}")
+        paths.add(path)
+
+
+def _files(program: Program, reading: Reading) -> None:
+    collected = [path.rstrip("/") for path in program.collect]
+    for name, metric in program.metrics.items():
+        path = metric.file
+        if path is not None and not any(path == one or path.startswith(f"{one}/") for one in collected):
+            reading.add(path, f"metric {name}: {short(path)} is not collected", f"collect: [{short(path)}]")
+    ready = program.ready
+    if ready is not None and ready.wait is not None and ready.within is not None and ready.within < ready.wait:
+        reading.add(ready.at("within"), "`within` is over before `wait` is")
+
+
+def _ending(scenario: Scenario, reading: Reading) -> None:
+    runs = any(program.run is not None for host in scenario.hosts.values() for program in host.programs.values())
+    if not runs and scenario.duration is None and scenario.hosts:
+        hint = "a program with `run`, or `duration: 10 s` for the whole"
+        reading.add(scenario.at("hosts"), "nothing ends the run: there is no `run` and no `duration`", hint)
+
+
+def _condition(key: str, both: bool, condition: Condition, reading: Reading) -> None:
+    if condition.rtt is not None and not both:
+        hint = "`delay` is one way; with `<->` each way gets half of `rtt`"
+        reading.add(condition.at("rtt"), f"`rtt` on `{key}`, which is one way", hint)
+    elif condition.rtt is not None and condition.rtt % 2:
+        reading.add(condition.at("rtt"), f"{format_ns(condition.rtt)} has no half in whole ns")
+    delay_ns = condition.delay if condition.rtt is None else condition.rtt // 2
+    if condition.jitter is not None and (condition.jitter.of or 0) > (delay_ns or 0):
+        jitter, delay = format_ns(condition.jitter.of or 0), format_ns(delay_ns or 0)
+        message = f"jitter of {jitter} around a delay of {delay}: what would have to leave early leaves at once"
+        reading.add(condition.at("jitter"), message, warning=True)
+
+
+def _variables(program: Program, scope: Scope, reading: Reading) -> None:
+    for at, text in _expanded(program):
+        try:
+            scope.expand(text)
+        except Refused as problem:
+            reading.add(at, problem.message, problem.hint)
+
+
+def _expanded(program: Program) -> Iterator[tuple[object, str]]:
+    """Every text of a program in which variables are replaced, with its place."""
+    for command in (program.run, program.serve, program.ready.answers if program.ready else None):
+        for word in command.argv if command else ():
+            yield mark_of(word), word
+    for value in program.environment.values():
+        yield mark_of(value), value
+    if program.stdin is not None and program.stdin.text is not None:
+        yield mark_of(program.stdin.text), program.stdin.text

@@ -1,0 +1,123 @@
+"""The parts of a file that was read: text, mappings and lists that know where they stand, and the problems found.
+
+No YAML and no meaning here: `tree` makes these out of YAML, `model` says what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from testbed.errors import Problem
+
+
+class Mark(NamedTuple):
+    """Where something stands. Lines and columns from 1, `offset` in characters from 0. (0, 0): the whole file."""
+
+    line: int = 0
+    column: int = 0
+    offset: int = 0
+
+
+NOWHERE = Mark()
+
+
+class Text(str):
+    """A scalar as written. Equal to any equal str; `plain` means without quotes in the file."""
+
+    mark: Mark
+    end: Mark
+    plain: bool
+    cut_from: Mark | None  # a key that YAML made of what follows a comma in { }: where the value before it starts
+
+    def __new__(cls, text: str, mark: Mark = NOWHERE, end: Mark = NOWHERE, plain: bool = False) -> Text:
+        made = super().__new__(cls, text)
+        made.mark, made.end, made.plain, made.cut_from = mark, end, plain, None
+        return made
+
+
+class Nothing:
+    """An empty value: `lan:`, `~` or `null`."""
+
+    def __init__(self, mark: Mark = NOWHERE) -> None:
+        self.mark = mark
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Nothing)
+
+    def __hash__(self) -> int:
+        return hash(Nothing)
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+class List(list["Value"]):
+    def __init__(self, items: list[Value], mark: Mark = NOWHERE) -> None:
+        super().__init__(items)
+        self.mark = mark
+
+
+class Map(dict[str, "Value"]):
+    """A mapping in file order; `key(name)` is the key as it stands in the file."""
+
+    def __init__(self, mark: Mark = NOWHERE) -> None:
+        super().__init__()
+        self.mark = mark
+        self._keys: dict[str, Text] = {}
+
+    def put(self, key: Text, value: Value) -> None:
+        self[key] = value
+        self._keys[key] = key
+
+    def key(self, name: str) -> Text:
+        return self._keys[name]
+
+    def written(self) -> Iterator[tuple[Text, Value]]:
+        for name, value in self.items():
+            yield self._keys[name], value
+
+
+Value = Text | Nothing | List | Map
+
+
+class Reading:
+    """One file being read: its lines, and every problem found so far, each once."""
+
+    def __init__(self, file: str, text: str = "") -> None:
+        self.file, self.text = file, text
+        self.lines = text.split("\n")
+        self.prefix = ""  # which saboteur is being looked at
+        self._problems: dict[Problem, None] = {}
+
+    @property
+    def problems(self) -> list[Problem]:
+        return sorted(self._problems)
+
+    def add(self, at: object, message: str, hint: str = "", warning: bool = False) -> None:
+        """`at` is a Mark or anything that has one."""
+        mark = at if isinstance(at, Mark) else mark_of(at)
+        plain = Problem(self.file, mark.line, mark.column, message, hint, warning)
+        if plain not in self._problems:
+            self._problems[Problem(self.file, mark.line, mark.column, self.prefix + message, hint, warning)] = None
+
+    def line(self, mark: Mark) -> str:
+        return self.lines[mark.line - 1] if 0 < mark.line <= len(self.lines) else ""
+
+    def quoted(self, start: Mark, end: Mark) -> str:
+        """The line with the text from `start` to `end` in quotes, ready to paste; "" where it spans lines."""
+        if not 0 < start.line <= len(self.lines) or start.line != end.line or start.offset >= end.offset:
+            return ""
+        line = self.line(start)
+        first, last = start.column - 1, end.column - 1
+        return line[:first] + quote(line[first:last]) + line[last:]
+
+
+def mark_of(value: object) -> Mark:
+    mark = getattr(value, "mark", NOWHERE)
+    return mark if isinstance(mark, Mark) else NOWHERE
+
+
+def quote(text: str) -> str:
+    """As a single-quoted YAML scalar."""
+    return "'" + text.strip().replace("'", "''") + "'"

@@ -1,0 +1,137 @@
+"""YAML text as a tree in which every scalar is text and everything knows where it stands.
+
+No meaning here: no key is known, no type is judged. Only YAML's own rules, and ours on top of them: no key twice,
+no tags, no aliases without end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import yaml
+
+from testbed.scenario.repair import compose, mark
+from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Value
+
+MOST_NODES = 50_000  # after aliases are followed
+DEEPEST = 40
+_TAGS: dict[type[yaml.Node], frozenset[str]] = {
+    yaml.ScalarNode: frozenset("str int float bool null timestamp merge value".split()),
+    yaml.SequenceNode: frozenset(["seq"]),
+    yaml.MappingNode: frozenset(["map"]),
+}
+
+
+def read(reading: Reading, same_key: Callable[[tuple[str, ...], str], str] = lambda path, key: key) -> Map | None:
+    """The file's tree, or None when there is none to go on with; problems are added to `reading`.
+
+    `same_key(path, key)` gives what makes two keys of the mapping at `path` the same one.
+    """
+    node = compose(reading)
+    if node is None:
+        return None
+    value = _Builder(reading, same_key).build(node, ())
+    if isinstance(value, Map):
+        return value
+    reading.add(value, "a scenario is a mapping that begins with `testbed: 1`")
+    return None
+
+
+class _TooMany(Exception):
+    pass
+
+
+class _Builder:
+    def __init__(self, reading: Reading, same_key: Callable[[tuple[str, ...], str], str]) -> None:
+        self._reading, self._same_key = reading, same_key
+        self._nodes = 0
+        self._open: set[int] = set()
+
+    def build(self, node: yaml.Node, path: tuple[str, ...]) -> Value:
+        try:
+            return self._value(node, path)
+        except _TooMany as problem:
+            self._reading.add(mark(node.start_mark), str(problem))
+            return Map(mark(node.start_mark))
+
+    def _value(self, node: yaml.Node, path: tuple[str, ...]) -> Value:
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise _TooMany(f"with its aliases followed the file has more than {MOST_NODES} values")
+        here = mark(node.start_mark)
+        if id(node) in self._open or len(path) > DEEPEST:
+            circle = id(node) in self._open
+            self._reading.add(here, "an alias stands inside its own anchor" if circle else "nested too deep")
+            return Nothing(here)
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        if tag not in _TAGS[type(node)]:
+            hint = "write the value bare, or quote it"
+            self._reading.add(here, f"a tag, `{node.tag[:60]}`: a scenario has none", hint)
+        if isinstance(node, yaml.ScalarNode):
+            plain = node.style is None
+            empty = plain and node.value in ("", "~", "null", "Null", "NULL")
+            return Nothing(here) if empty else Text(node.value, here, mark(node.end_mark), plain)
+        self._open.add(id(node))
+        made: Value = Nothing(here)
+        if isinstance(node, yaml.SequenceNode):
+            made = List([self._value(item, (*path, "-")) for item in node.value], here)
+        elif isinstance(node, yaml.MappingNode):
+            made = self._map(node, path, here)
+        self._open.discard(id(node))
+        return made
+
+    def _map(self, node: yaml.MappingNode, path: tuple[str, ...], here: Mark) -> Map:
+        own, merged = Map(here), []
+        seen: dict[str, Text] = {}
+        cut_from: Mark | None = None
+        for key_node, value_node in node.value:
+            key = Text("", mark(key_node.start_mark), mark(key_node.end_mark), True)
+            if not isinstance(key_node, yaml.ScalarNode):
+                hint = "quote it if it begins with [ or {"
+                self._reading.add(key, "a key is one word, not a list or mapping", hint)
+                continue
+            key = Text(key_node.value, key.mark, key.end, key_node.style is None)
+            value = self._value(value_node, (*path, key))
+            if key.plain and key == "<<":
+                merged.extend(self._merged(key, value))
+                continue
+            same = self._same_key(path, key)
+            if same in seen:
+                before = seen[same].mark
+                where = f"also in line {before.line}, column {before.column}"
+                self._reading.add(key, f"`{key[:60]}` is here twice: {where}")
+                continue
+            seen[same] = key
+            if node.flow_style and isinstance(value, Nothing) and self._bare(key):
+                key.cut_from = cut_from
+            else:
+                cut_from = value.mark if isinstance(value, Text) and value.plain else None
+            own.put(key, value)
+        return self._under(own, merged, seen, path)
+
+    def _bare(self, key: Text) -> bool:
+        """In { }: a key without a colon."""
+        return bool(re.match(r"\s*[,}]", self._reading.text[key.end.offset : key.end.offset + 200]))
+
+    def _merged(self, key: Text, value: Value) -> list[Map]:
+        maps = value if isinstance(value, List) else [value]
+        if all(isinstance(one, Map) for one in maps):
+            return [one for one in maps if isinstance(one, Map)]
+        self._reading.add(key, "`<<` merges a mapping, or a list of mappings", "as in `<<: *anchor`")
+        return []
+
+    def _under(self, own: Map, merged: list[Map], seen: dict[str, Text], path: tuple[str, ...]) -> Map:
+        """What is merged comes first, in its order; what is written here replaces it."""
+        if not merged:
+            return own
+        made = Map(own.mark)
+        for one in merged:
+            for key, value in one.written():
+                same = self._same_key(path, key)
+                if same not in seen:
+                    seen[same] = key
+                    made.put(key, value)
+        for key, value in own.written():
+            made.put(key, value)
+        return made

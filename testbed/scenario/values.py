@@ -1,0 +1,375 @@
+"""Every kind of single value in a scenario: how it is read, what an editor may complete, how it is printed."""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from testbed.linux import CAPABILITIES
+from testbed.scenario import units
+from testbed.scenario.fields import (
+    LATER,
+    NAME,
+    SAME,
+    Reads,
+    Refused,
+    called,
+    comment_hint,
+    did_you_mean,
+    short,
+    text_of,
+)
+from testbed.scenario.source import Map, Nothing, Reading, Text, Value
+
+MOST_HOSTS = 1000
+# Words that mean something else where hosts, networks and programs are named: in `expect`, in `links`, in `$...`.
+TAKEN_NAMES = frozenset("all any every sum over kernel localhost name index ip seed".split())
+OWN_METRICS = frozenset("exit stdout stderr duration ready_after lives".split())
+
+
+def simple(parse: Callable[[Text], Any], what: str) -> Callable[[Any, Reading], Any]:
+    def read(value: Value, reading: Reading) -> Any:
+        return parse(text_of(value, reading, what))
+
+    return read
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+def name(value: Value, reading: Reading) -> Text:
+    """A DNS label: hosts, networks, programs, volumes, scenarios."""
+    text = text_of(value, reading, "a name")
+    if not NAME.fullmatch(text):
+        better = re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:63].strip("-")
+        hint = "a-z, 0-9 and - inside, at most 63 letters" + (f", as in `{better}`" if better else "")
+        raise Refused(f"`{short(text)}` is no name", hint)
+    return text
+
+
+def free_name(value: Value, reading: Reading) -> Text:
+    text = name(value, reading)
+    if text in TAKEN_NAMES:
+        raise Refused(
+            f"`{text}` cannot be a name: the word has a meaning of its own in links, commands or `expect`"
+        )
+    return text
+
+
+def _pattern(pattern: str, what: str, hint: str = "") -> Callable[[Any, Reading], Text]:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def read(value: Value, reading: Reading) -> Text:
+        text = text_of(value, reading, what)
+        if not compiled.fullmatch(text):
+            raise Refused(f"`{short(text)}` is no {what}", hint)
+        return text
+
+    return read
+
+
+def metric_name(value: Value, reading: Reading) -> Text:
+    text = _pattern("[a-z][a-z0-9_]*", "name of a metric", "a-z, 0-9 and _, with a letter first")(value, reading)
+    if text in OWN_METRICS:
+        raise Refused(f"`{text}` is a metric that every program has by itself", "choose another name")
+    return text
+
+
+def environment_name(value: Value, reading: Reading) -> Text:
+    hint = "letters, digits and _, no digit first"
+    text = _pattern("[A-Za-z_][A-Za-z0-9_]*", "name of an environment variable", hint)(value, reading)
+    if text.startswith("TESTBED_"):
+        raise Refused(f"`{short(text)}`: names that begin with TESTBED_ are set by the testbed")
+    return text
+
+
+_NAME_SCHEMA = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
+Name = Annotated[str, Reads(name, _NAME_SCHEMA, otherwise=SAME)]
+FreeName = Annotated[str, Reads(free_name, _NAME_SCHEMA, otherwise=SAME)]
+_METRIC_SCHEMA = {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"}
+MetricName = Annotated[str, Reads(metric_name, _METRIC_SCHEMA, otherwise=SAME)]
+_VARIABLE_SCHEMA = {"type": "string", "pattern": "^(?!TESTBED_)[A-Za-z_][A-Za-z0-9_]*$"}
+EnvironmentName = Annotated[str, Reads(environment_name, _VARIABLE_SCHEMA, otherwise=SAME)]
+SysctlName = Annotated[
+    str,
+    Reads(
+        _pattern(r"net\.[a-z0-9_.-]+", "sysctl of a host", "only those under `net.` belong to a host alone"),
+        {"type": "string", "pattern": "^net\\.[a-z0-9_.-]+$"},
+        otherwise=SAME,
+    ),
+]
+
+# -- text ------------------------------------------------------------------------------------------------
+
+
+def some_text(value: Value, reading: Reading) -> Text:
+    text = text_of(value, reading)
+    if not text.strip():
+        raise Refused("the text is empty")
+    return text
+
+
+def expectation(value: Value, reading: Reading) -> Text:
+    text = some_text(value, reading)
+    if text.count('"') % 2:
+        hint = comment_hint(text, reading) or "a text begins and ends with a double quote"
+        raise Refused(f"`{short(text)}`: a text in it has no end", hint)
+    return text
+
+
+def empty(value: Value, reading: Reading) -> None:
+    if not isinstance(value, Nothing) and not (isinstance(value, Map) and not value):
+        raise Refused(f"expected nothing here, found {called(value)}", "a volume has a name and nothing else")
+
+
+SCALAR = {"type": ["string", "number", "boolean"]}
+AnyText = Annotated[str, Reads(lambda value, reading: text_of(value, reading), SCALAR, otherwise=Text(""))]
+ExpectationText = Annotated[str, Reads(expectation, {"type": "string", "minLength": 1}, otherwise=Text(""))]
+Empty = Annotated[None, Reads(empty, {"type": "null"})]
+SomeText = Annotated[str, Reads(some_text, {"type": "string", "minLength": 1}, otherwise=Text("?"))]
+
+
+def one_of(words: tuple[str, ...], what: str) -> Callable[[Any, Reading], Text]:
+    def read(value: Value, reading: Reading) -> Text:
+        text = text_of(value, reading, what)
+        if text not in words:
+            raise Refused(f"`{short(text)}` is no {what}", did_you_mean(text, words, f"one of {', '.join(words)}"))
+        return text
+
+    return read
+
+
+def _choice(words: str, what: str) -> Reads:
+    choices = tuple(words.split())
+    return Reads(one_of(choices, what), {"enum": list(choices)}, otherwise=Text(choices[0]))
+
+
+Distribution = Annotated[str, _choice("uniform normal", "distribution")]
+MetricUnit = Annotated[str, _choice(" ".join(unit for unit in units.UNITS if unit != "packet"), "unit")]
+_SIGNALS = "SIGTERM SIGINT SIGHUP SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGALRM SIGPIPE SIGCONT SIGSTOP SIGWINCH SIGABRT"
+Signal = Annotated[str, _choice(_SIGNALS, "signal")]
+_REQUIREMENTS = ("docker", "namespaces", "root", "netem", "sctp", "ipv6", "bbr")
+
+
+def requirement(value: Value, reading: Reading) -> Text:
+    text = text_of(value, reading, "a requirement")
+    if not re.fullmatch(r"cpus:[1-9][0-9]{0,3}", text) and text not in _REQUIREMENTS:
+        known = (*_REQUIREMENTS, "cpus:4")
+        raise Refused(
+            f"`{short(text)}` is no requirement", did_you_mean(text, known, f"one of {', '.join(known)}")
+        )
+    return text
+
+
+Requirement = Annotated[
+    str,
+    Reads(
+        requirement,
+        {"anyOf": [{"enum": list(_REQUIREMENTS)}, {"type": "string", "pattern": "^cpus:[1-9][0-9]*$"}]},
+        otherwise=Text("root"),
+    ),
+]
+
+_TOO_MUCH = frozenset("SYS_ADMIN SYS_MODULE SYS_RAWIO SYS_BOOT SYS_TIME".split())
+
+
+def capability(text: Text) -> Text:
+    bare = text.upper().removeprefix("CAP_")
+    if bare not in CAPABILITIES:
+        raise Refused(f"`{short(text)}` is no capability", did_you_mean(bare, CAPABILITIES, "as in NET_ADMIN"))
+    if bare in _TOO_MUCH:
+        raise Refused(f"`{bare}` is never given: with it a program reaches beyond its host")
+    return Text(bare, text.mark, text.end)
+
+
+Capability = Annotated[str, Reads(simple(capability, "a capability"), {"type": "string"}, otherwise=SAME)]
+
+
+def regex(text: Text) -> Text:
+    """`/.../`, kept without the slashes."""
+    if len(text) < 3 or text[0] != "/" or text[-1] != "/":
+        raise Refused(f"`{short(text)}` is no regular expression", f"it stands between slashes: /{short(text)}/")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            re.compile(text[1:-1])
+    except (re.error, OverflowError, RecursionError) as problem:
+        raise Refused(f"`{short(text)}` is no regular expression: {problem}") from problem
+    return Text(text[1:-1], text.mark, text.end)
+
+
+Regex = Annotated[
+    str,
+    Reads(
+        simple(regex, "a regular expression"),
+        {"type": "string", "pattern": "^/.+/$"},
+        show=lambda value: f"/{value}/",
+        otherwise=Text("x"),
+    ),
+]
+JsonPath = Annotated[
+    str,
+    Reads(
+        _pattern(r"[^\s.]+(\.[^\s.]+)*", "path into a JSON object", "keys with points between, as in `a.b.c`"),
+        {"type": "string"},
+        otherwise=Text("x"),
+    ),
+]
+
+# -- quantities ------------------------------------------------------------------------------------------
+
+
+def _quantity(
+    what: str, example: str, units_: str, parse: Callable[[str], Any], show: Callable[[Any], str], least: int
+) -> Reads:
+    def read(value: Value, reading: Reading) -> Any:
+        if isinstance(value, Map):
+            raise Refused(f"the full form of {what} {LATER}", f"write it short, as in `{example}`")
+        if not isinstance(value, Text):
+            raise Refused(f"expected {what}, found {called(value)}", f"as in `{example}`")
+        made = parse(value)
+        if made < least:
+            raise Refused(f"`{short(value)}` is too small", f"at least {show(least)}")
+        return made
+
+    return Reads(read, {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)? *({units_})$"}, show)
+
+
+def _time(least_ns: int) -> Reads:
+    return _quantity("a time", "20 ms", _TIMES, units.parse_duration_ns, units.format_ns, least_ns)
+
+
+_TIMES, _RATES = "ns|us|ms|s|min|h", "bit/s|kbit/s|Mbit/s|Gbit/s"
+Duration = Annotated[int, _time(0)]
+PositiveDuration = Annotated[int, _time(1)]
+Rate = Annotated[int, _quantity("a rate", "10 Mbit/s", _RATES, units.parse_rate_bit_s, units.format_rate, 1)]
+Ratio = Annotated[float, _quantity("a ratio", "10 %", "%", units.parse_ratio, units.format_ratio, 0)]
+Packets = Annotated[
+    int, _quantity("a number", "3 packets", "packets?", units.parse_packets, units.format_packets, 1)
+]
+
+
+def queue(value: Value, reading: Reading) -> units.Quantity:
+    if isinstance(value, Map):
+        raise Refused(f"the full form of a queue {LATER}", "write `100 packets`, `50 ms` or `64 KiB`")
+    if not isinstance(value, Text):
+        raise Refused(f"expected a queue, found {called(value)}", "as in `100 packets`, `50 ms` or `64 KiB`")
+    quantity = units.parse_quantity(value)
+    if quantity.dimension not in ("packets", "time", "size") or quantity.value <= 0:
+        raise Refused(f"`{short(value)}` is no length of a queue", "as in `100 packets`, `50 ms` or `64 KiB`")
+    return quantity
+
+
+_QUEUE_SCHEMA = {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)? *(packets?|{_TIMES}|B|kB|MB|GB|KiB|MiB|GiB)$"}
+Queue = Annotated[units.Quantity, Reads(queue, _QUEUE_SCHEMA, units.format_quantity)]
+
+
+def whole(low: int, high: int, what: str) -> Reads:
+    def read(value: Value, reading: Reading) -> int:
+        if not isinstance(value, Text):
+            raise Refused(f"expected {what}, found {called(value)}")
+        if not re.fullmatch(r"0|[1-9][0-9]{0,30}", value):
+            hint = "without a leading 0" if re.fullmatch(r"0[0-9]+", value) else "digits only"
+            raise Refused(f"`{short(value)}` is no {what.removeprefix('a ')}", hint)
+        if not low <= int(value) <= high:
+            raise Refused(f"{value} is outside {low} to {high}")
+        return int(value)
+
+    return Reads(read, {"type": "integer", "minimum": low, "maximum": high}, otherwise=low)
+
+
+def version(value: Value, reading: Reading) -> int:
+    text = text_of(value, reading, "the version of the format, 1")
+    if re.fullmatch("[1-9][0-9]{0,8}", text) and int(text) > 1:
+        raise Refused(f"this file is of format {text} and needs a newer testbed", "this one reads format 1")
+    if text != "1":
+        raise Refused(f"`{short(text)}` is no version of the format", "testbed: 1")
+    return 1
+
+
+Seed = Annotated[int, whole(0, 2**63 - 1, "a whole number")]
+Version = Annotated[int, Reads(version, {"const": 1}, otherwise=1)]
+Count = Annotated[int, whole(1, MOST_HOSTS, "a whole number")]
+
+# -- addresses and paths ---------------------------------------------------------------------------------
+
+
+def subnet(text: Text) -> Text:
+    if ":" in text:
+        raise Refused(f"`{short(text)}`: IPv6 {LATER}")
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as problem:
+        raise Refused(f"`{short(text)}` is no subnet: {problem}", "as in 198.18.7.0/24") from problem
+    if "/" not in text or not 8 <= network.prefixlen <= 29:
+        raise Refused(f"`{short(text)}` is no subnet for hosts", "between /8 and /29, as in 198.18.7.0/24")
+    if network.is_loopback or network.is_multicast or network.is_reserved or network.is_link_local:
+        raise Refused(f"`{short(text)}` is set aside for other uses", "198.18.0.0/15 is the range for tests")
+    return text
+
+
+def address(text: Text) -> Text:
+    if ":" in text:
+        raise Refused(f"`{short(text)}`: IPv6 {LATER}")
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError as problem:
+        raise Refused(f"`{short(text)}` is no address: {problem}", "as in 198.18.7.10") from problem
+    return text
+
+
+Subnet = Annotated[str, Reads(simple(subnet, "a subnet"), {"type": "string"})]
+Address = Annotated[str, Reads(simple(address, "an address"), {"type": "string"})]
+
+
+def source_path(value: Value, reading: Reading) -> Text:
+    """A path of the author's: relative to the scenario file, and not out of its directory."""
+    text = some_text(value, reading)
+    if text.startswith(("/", "~")) or posixpath.normpath(text).split("/")[0] == "..":
+        hint = "a path is relative to the scenario file and stays in its directory"
+        raise Refused(f"`{short(text)}` is outside the scenario's directory", hint)
+    return text
+
+
+def host_path(value: Value, reading: Reading) -> Text:
+    """A path in a host, from its root or from `working_dir`."""
+    text = some_text(value, reading)
+    if ".." in text.split("/"):
+        raise Refused(f"`{short(text)}` has a `..` in it", "write the path out")
+    return text
+
+
+def absolute_path(value: Value, reading: Reading) -> Text:
+    text = host_path(value, reading)
+    if not text.startswith("/"):
+        raise Refused(f"`{short(text)}` is no absolute path", f"/{short(text)}")
+    return text
+
+
+_PATH = {"type": "string", "minLength": 1}
+SourcePath = Annotated[str, Reads(source_path, _PATH, otherwise=Text("x"))]
+HostPath = Annotated[str, Reads(host_path, _PATH, otherwise=SAME)]
+AbsolutePath = Annotated[str, Reads(absolute_path, _PATH, otherwise=Text("/x"))]
+
+
+def mount(value: Value, reading: Reading) -> tuple[Text, str]:
+    text = text_of(value, reading, "VOLUME:/path")
+    volume, colon, path = text.partition(":")
+    if not colon or not NAME.fullmatch(volume):
+        raise Refused(f"`{short(text)}` is no mount", "VOLUME:/path, with VOLUME named under `volumes`")
+    return Text(volume, text.mark, text.end), absolute_path(Text(path, text.mark, text.end), reading)
+
+
+Mount = Annotated[
+    tuple[str, str],
+    Reads(
+        mount,
+        {"type": "string", "pattern": "^[a-z0-9-]+:/.*$"},
+        show=lambda value: f"{value[0]}:{value[1]}",
+        otherwise=(Text(""), "/x"),
+    ),
+]
