@@ -29,29 +29,30 @@ class WireProcess:
     def __init__(self, launch: str | None = None) -> None:
         """`launch` is Python source to run in place of our wire's, for tests. Raises ConditionError."""
         source = launch or _LAUNCH.format(str(Path(testbed.__file__).parent.parent))
-        # Unlinked files: nothing is left of them however this ends. The wire opens its ledger by our descriptor.
-        self._ledger = tempfile.TemporaryFile()  # noqa: SIM115
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._number = 0
         self._buffer = b""
-        self._process = subprocess.Popen(
-            [sys.executable, "-IS", "-c", source, "--ledger", f"/proc/self/fd/{self._ledger.fileno()}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            pass_fds=[self._ledger.fileno()],
-        )
-        self.pid = self._process.pid
-        self.netns = -1
-        try:
-            ready = self._readline(time.monotonic() + _START_S)["ready"]
-            self.scheduler = str(ready["scheduler"])
-            self.netns = namespaces.open_network(self.pid)
-            if namespaces.identity(self.pid, "net") == namespaces.identity("self", "net"):
-                raise ConditionError("the wire did not leave the agent's network namespace")
-        except BaseException:
-            self.close()
-            raise
+        self._ledger = self.netns = -1
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as we live
+        with tempfile.TemporaryDirectory(prefix="testbed-wire-") as directory:
+            ledger = f"{directory}/ledger"
+            self._process = subprocess.Popen(
+                [sys.executable, "-IS", "-c", source, "--ledger", ledger],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+            )
+            self.pid = self._process.pid
+            try:
+                ready = self._readline(time.monotonic() + _START_S)["ready"]
+                self.scheduler = str(ready["scheduler"])
+                # Both have it open now, and with its name gone nothing is left of it however this ends.
+                self._ledger = os.open(ledger, os.O_RDONLY | os.O_CLOEXEC)
+                self.netns = namespaces.open_network(self.pid)
+                if namespaces.identity(self.pid, "net") == namespaces.identity("self", "net"):
+                    raise ConditionError("the wire did not leave the agent's network namespace")
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def alive(self) -> bool:
@@ -71,7 +72,7 @@ class WireProcess:
         if answer.get("id") != self._number:
             raise ConditionError(f"the wire answered {answer} to request {self._number}")
         if "ok" not in answer:
-            raise ConditionError(f"the wire refused {do}: {answer.get('error')}")
+            raise ConditionError(f"the wire refused {do}: {answer['error']['message']}")
         return dict(answer["ok"])
 
     def _readline(self, deadline: float) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class WireProcess:
 
     def ledger(self, offset: int, length: int) -> bytes:
         """A piece of the ledger as the wire wrote it; also when the wire is dead."""
-        return os.pread(self._ledger.fileno(), length, offset)
+        return os.pread(self._ledger, length, offset)
 
     def close(self) -> None:
         """End it and reap it; its namespace and every pair that ends there go with it."""
@@ -119,8 +120,8 @@ class WireProcess:
                 end()
         self._process.wait()
         self._process.stdout.close()
-        self._ledger.close()
         self._stderr.close()
-        if self.netns >= 0:
-            os.close(self.netns)
-            self.netns = -1
+        for descriptor in (self._ledger, self.netns):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._ledger = self.netns = -1

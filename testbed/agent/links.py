@@ -264,7 +264,7 @@ class Links:
         self, wire: WireProcess, wanted: Wanted, start: proof.Moment
     ) -> tuple[list[proof.Problem], proof.Moment]:
         for_s = _DRAIN_S + wanted.longest_stay_s
-        drained = wire.ask("drain", wait_s=for_s + 10, for_s=for_s)
+        wire.ask("drain", wait_s=for_s + 10, for_s=for_s)  # what does not leave in time, it records as unasked
         hosts = list(wanted.filters)
         moment = self._moment(wire, hosts)
         deadline = time.monotonic() + _SETTLE_S
@@ -276,9 +276,6 @@ class Links:
         problems += [
             p for p in proof.lost_frames(wanted.demand, start, moment, self._offsets) if p[1] not in broken
         ]
-        if not drained.get("drained"):
-            n = drained.get("pending", "some")
-            problems.append(("inconclusive", "", f"{n} frames were still in the wire {for_s:g} s after the end"))
         return problems, moment
 
     def ledger(self, offset: int) -> tuple[bytes, int | None]:

@@ -131,18 +131,27 @@ def lost_frames(demand: Demand, start: Moment, now: Moment, offsets: Mapping[str
         problems.append(
             _lost(who, unexplained, f"sent by {', '.join(hosts)}, they never reached its receive ring")
         )
-    for name, why in (("too_large", "they did not fit into a slot"), ("tx_errors", "the kernel refused to send")):
-        if n := now.ring(name) - start.ring(name):
-            problems.append(_lost("", n, why))
-    for host in now.views:
-        if n := now.report.get("hosts", {}).get(host, {}).get("unknown", 0):
-            problems.append(_lost(host, n, f"{host} sent them to or from an address that belongs to no link"))
-    for link, who in demand.links.items():
-        if n := now.report.get("links", {}).get(link, {}).get("unasked", 0):
-            problems.append(_lost(who, n, f"on {link}"))
+    problems += _lost_in_the_wire(demand, start, now)
     for host, view in now.views.items():
         problems += _dropped(host, start.views[host], view)
     return problems
+
+
+def _lost_in_the_wire(demand: Demand, start: Moment, now: Moment) -> Iterable[Problem]:
+    known = 0
+    for host in now.views:
+        if n := now.report.get("hosts", {}).get(host, {}).get("unknown", 0):
+            known += n
+            yield _lost(host, n, f"{host} sent them to or from an address that belongs to no link")
+    for link, who in demand.links.items():
+        if n := now.report.get("links", {}).get(link, {}).get("unasked", 0):
+            known += n
+            yield _lost(who, n, f"on {link}")
+    causes = {"too_large": "larger than a slot", "tx_errors": "refused by the kernel on sending"}
+    counted = {cause: now.ring(cause) - start.ring(cause) for cause in causes}
+    if sum(counted.values()) > known:  # else they are among those above, where it is known whose they are
+        why = ", ".join(f"{n} were {causes[cause]}" for cause, n in counted.items() if n)
+        yield _lost("", sum(counted.values()) - known, why)
 
 
 def _dropped(host: str, start: View, now: View) -> Iterable[Problem]:

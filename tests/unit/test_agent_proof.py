@@ -332,11 +332,11 @@ AB, BA = "a->b over lan", "b->a over lan"
         ),
         (
             with_report("ring", "too_large", value=2),
-            ("inconclusive", "", "the wire itself lost 2 frames: they did not fit into a slot"),
+            ("inconclusive", "", "the wire itself lost 2 frames: 2 were larger than a slot"),
         ),
         (
             with_report("ring", "tx_errors", value=1),
-            ("inconclusive", "", "the wire itself lost 1 frames: the kernel refused to send"),
+            ("inconclusive", "", "the wire itself lost 1 frames: 1 were refused by the kernel on sending"),
         ),
         (
             with_report("hosts", "b", "unknown", value=1),
@@ -368,6 +368,12 @@ def test_ring_drops_explain_what_was_not_read() -> None:
     now = with_report("hosts", "a", "frames_in", value=98)
     now.report["ring"]["rx_drops"] = 2
     assert prove(now) == [("inconclusive", "", "the wire itself lost 2 frames: its receive ring was full")]
+
+
+def test_a_loss_whose_link_is_known_is_not_said_of_all() -> None:
+    now = with_report("links", AB, "unasked", value=2)
+    now.report["ring"] |= {"too_large": 1, "tx_errors": 1}
+    assert prove(now) == [("inconclusive", AB, f"the wire itself lost 2 frames: on {AB}")]
 
 
 def test_counts_are_compared_from_where_they_began() -> None:
