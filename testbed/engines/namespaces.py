@@ -52,8 +52,8 @@ class NamespacesEngine:
     name = "namespaces"
 
     def __init__(self, agent: Sequence[str] | None = None) -> None:
-        self._lab = f"lab-{secrets.token_hex(6)}"
-        self._agent = tuple(agent or (sys.executable, "-IS", "-c", AGENT, PACKAGES, self._lab))
+        self.lab = f"lab-{secrets.token_hex(6)}"
+        self._agent = tuple(agent or (sys.executable, "-IS", "-c", AGENT, PACKAGES, self.lab))
         self._as_root = may_do_without_user_namespace()
         self._launcher: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
@@ -80,7 +80,7 @@ class NamespacesEngine:
         passed = (read_end, lab_control.fileno(), lab_channel.fileno())
         python = base_interpreter()
         settings = {
-            "lab": self._lab,
+            "lab": self.lab,
             "lifeline": read_end,
             "control": lab_control.fileno(),
             "agent_channel": lab_channel.fileno(),
@@ -175,7 +175,7 @@ class NamespacesEngine:
 
     def entrance(self, host: str) -> str:
         """A shell command that enters the host. Raises EngineError if the host is not there."""
-        title = guest.process_title(host, self._lab).encode()
+        title = guest.process_title(host, self.lab).encode()
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 words = path.read_bytes().split(b"\0")
@@ -191,7 +191,7 @@ class NamespacesEngine:
         version = subprocess.run([find_ip(), "-V"], capture_output=True, text=True, check=False).stdout
         found = re.search(r"iproute2-([^\s,]+)", version)
         return {
-            "lab": self._lab,
+            "lab": self.lab,
             "kernel": os.uname().release,
             "user": "root" if self._as_root else f"uid {os.geteuid()} as 0 of a user namespace",
             "iproute2": found[1] if found else version.strip(),
@@ -213,8 +213,8 @@ class NamespacesEngine:
                 self._launcher.wait(DOWN_S)
                 self._launcher = None
         except subprocess.TimeoutExpired as problem:
-            text = f"ending lab {self._lab}: some of it is still there after {DOWN_S:g} s"
-            raise EngineError(f"{text}; `pgrep -af {self._lab}` names it, look for state D") from problem
+            text = f"ending lab {self.lab}: some of it is still there after {DOWN_S:g} s"
+            raise EngineError(f"{text}; `pgrep -af {self.lab}` names it, look for state D") from problem
         finally:
             if self._channel is not None:
                 self._channel.close()

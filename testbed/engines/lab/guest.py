@@ -200,13 +200,13 @@ def _read(archive: tarfile.TarFile, path: str, name: str) -> tuple[tarfile.TarIn
         info = archive.gettarinfo(path, name)  # None for a socket: an archive cannot hold one
         if info is None or not info.isreg():
             return info, b""
+        if info.size > LARGEST_FILE_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {LARGEST_FILE_BYTES} bytes, the most that is collected", path)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:  # it went away since it was listed
         return None, b""
     with os.fdopen(descriptor, "rb") as file:
-        content = file.read(LARGEST_FILE_BYTES + 1)
-    if len(content) > LARGEST_FILE_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {LARGEST_FILE_BYTES} bytes, the most that is collected", path)
+        content = file.read(LARGEST_FILE_BYTES)
     info.size, info.type = len(content), tarfile.REGTYPE  # a hard link comes out as a file of its own
     return info, content
 

@@ -1,0 +1,98 @@
+"""The namespaces engine on this machine: each check of namespaces_checks.py, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.engines.namespaces import PACKAGES, base_interpreter
+from tests.conftest import missing
+from tests.system import namespaces_checks as checks
+
+ORDINARY = 54321  # a uid that no account has: nothing but the kernel's rules counts
+KILLS = 20
+BUSY = 8  # processes of a lab with its hosts up and programs in them; the last kill waits for that
+GONE_S = 1.0  # measured: a tenth of it; the rest is for a machine that is busy
+
+
+@dataclass(frozen=True)
+class User:
+    """How to run a check: with which interpreter, from which copy of the sources, as whom."""
+
+    python: str
+    tree: Path
+    who: dict[str, Any] = field(default_factory=dict)
+
+    def argv(self, check: str) -> list[str]:
+        script = self.tree / "tests/system/namespaces_checks.py"
+        return [self.python, "-X", "dev", "-W", "error", "-IS", str(script), str(self.tree), check]
+
+
+@pytest.fixture(scope="module", params=["root", "ordinary user"])
+def user(request: pytest.FixtureRequest, namespaces_work: None) -> Iterator[User]:
+    if os.geteuid() != 0:
+        if request.param == "root":
+            missing("root", f"these tests run as uid {os.geteuid()}")
+        yield User(sys.executable, Path(PACKAGES))
+    elif request.param == "root":
+        yield User(sys.executable, Path(PACKAGES))
+    else:
+        who = {"user": ORDINARY, "group": ORDINARY, "extra_groups": []}
+        with tempfile.TemporaryDirectory() as directory:
+            yield User(readable_interpreter(who), readable_copy(Path(directory)), who)
+
+
+def readable_copy(tree: Path) -> Path:
+    """The sources where everybody can read them: a checkout of root's need not be such a place."""
+    tree.chmod(0o755)
+    shutil.copytree(Path(PACKAGES, "testbed"), tree / "testbed")
+    (tree / "tests/system").mkdir(parents=True)
+    shutil.copy2(checks.__file__, tree / "tests/system")
+    for path in tree.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return tree
+
+
+def readable_interpreter(who: dict[str, Any]) -> str:
+    try_it = "import sys; sys.exit(sys.version_info < (3, 11))"
+    for python in (base_interpreter(), shutil.which("python3", path="/usr/local/bin:/usr/bin")):
+        try:
+            if python and subprocess.run([python, "-IS", "-c", try_it], cwd="/", **who).returncode == 0:
+                return python
+        except PermissionError:
+            continue
+    missing("interpreter", "none of Python 3.11 or newer that an ordinary user can run")
+    raise AssertionError
+
+
+@pytest.mark.parametrize("check", checks.CHECKS)
+def test_namespaces(user: User, check: str) -> None:
+    done = subprocess.run(user.argv(check), capture_output=True, text=True, cwd="/", timeout=120, **user.who)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nothing_outlives_a_killed_orchestrator(user: User) -> None:
+    """Killed at moments spread over its life: from before the lab's first process to when programs are busy."""
+    for number in range(KILLS):
+        process = subprocess.Popen(user.argv("live_until_killed"), stdout=subprocess.PIPE, cwd="/", **user.who)
+        assert process.stdout is not None
+        with process, process.stdout:
+            lab = process.stdout.readline().decode().strip()
+            time.sleep(0.4 * number / KILLS)
+            while number == KILLS - 1 and len(checks.processes_of(lab)) < BUSY:
+                time.sleep(0.01)
+            process.kill()
+        deadline = time.monotonic() + GONE_S
+        while left := checks.processes_of(lab):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.01)
