@@ -82,5 +82,6 @@ def _sabotaged(tree: Map, piece: Map, reading: Reading) -> Map:
 
 def _model(tree: Map, reading: Reading) -> Scenario:
     scenario = Scenario.model_validate(tree, context=reading)
+    scenario._file = reading.file
     semantics.look(scenario, reading)
     return scenario

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, ValidationInfo
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from testbed.scenario import compound, linkkeys, values
 from testbed.scenario.fields import LATER, Listed, Named, Part, reading_of
@@ -317,6 +317,8 @@ class Scenario(Part):
         "title": "did you mean `about`?",
     }
 
+    _file: str = PrivateAttr(default="")
+
     testbed: values.Version = 1
     name: values.Name | None = Field(None, description="As the file is called, without .yaml")
     about: values.SomeText | None = Field(None, description="One sentence: the promise")
@@ -342,6 +344,11 @@ class Scenario(Part):
     fails_when: Annotated[dict[values.AnyText, compound.Piece], Named("saboteurs", may_be_empty=True)] = Field(
         {}, description="Pieces of scenario; with each of them merged in, the run must fail"
     )
+
+    @property
+    def file(self) -> str:
+        """The path it was read from, as given."""
+        return self._file
 
     @classmethod
     def look(cls, written: Map, reading: Reading) -> None:

@@ -50,12 +50,13 @@ class Topology:
 
 def topology(scenario: Scenario) -> Topology:
     """Groups into members, hosts onto networks. Names that do not exist are left out: `semantics` reports them."""
-    networks = dict(scenario.networks) or {"lan": Network.model_construct()}
+    networks = {str(name): network for name, network in scenario.networks.items()}
+    networks = networks or {"lan": Network.model_construct()}
     hosts: dict[str, Member] = {}
     groups: dict[str, tuple[str, ...]] = {}
     on: dict[str, list[str]] = {name: [] for name in networks}
-    for name, written in scenario.hosts.items():
-        mine = tuple(network for network in written.networks if network in networks)
+    for name, written in ((str(name), host) for name, host in scenario.hosts.items()):
+        mine = tuple(str(network) for network in written.networks if network in networks)
         if not written.networks and len(networks) == 1:
             mine = tuple(networks)
         names = [name] if written.count is None else [f"{name}-{i}" for i in range(1, written.count + 1)]

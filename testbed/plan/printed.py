@@ -1,0 +1,190 @@
+"""A plan as text, as `testbed plan` prints it: aligned, stable, nothing left out that decides a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from testbed.conditions.condition import Condition
+from testbed.plan.hosts import SYSCTLS
+from testbed.plan.types import Host, Link, Plan, Program
+from testbed.scenario.units import (
+    format_ns,
+    format_packets,
+    format_rate,
+    format_ratio,
+    format_size,
+)
+
+
+def render(plan: Plan) -> str:
+    """The whole plan in sections. Ends with a newline."""
+    sections = [
+        list(_head(plan)),
+        _titled("networks", _table(_networks(plan))),
+        _titled("hosts", _table(_interfaces(plan))),
+        _titled("differs from our own host", _table(_differences(plan))),
+        _titled("routes", _table(_routes(plan))),
+        _titled("links", _table(_links(plan))),
+        _titled("start order", _table(_programs(plan))),
+        _titled("expectations", _table(_expectations(plan))),
+        _titled("notes", plan.notes),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def condition_text(condition: Condition) -> str:
+    """`delay 20 ms, loss 10 %`; "watched" for one that changes nothing."""
+    return ", ".join(_condition(condition)) or "watched, not changed"
+
+
+def _condition(condition: Condition) -> Iterator[str]:
+    if condition.delay_ns:
+        yield f"delay {format_ns(condition.delay_ns)}"
+    if condition.jitter_ns:
+        normal = " normal" if condition.jitter_distribution == "normal" else ""
+        yield f"jitter {format_ns(condition.jitter_ns)}{normal}"
+    if condition.loss_ratio:
+        yield f"loss {format_ratio(condition.loss_ratio)}"
+    if condition.duplicate_ratio:
+        yield f"duplicate {format_ratio(condition.duplicate_ratio)}"
+    if condition.reorder_ratio:
+        by = format_packets(condition.reorder_by_packets)
+        yield f"reorder {format_ratio(condition.reorder_ratio)} by {by}"
+    if condition.rate_bit_s is not None:
+        yield f"rate {format_rate(condition.rate_bit_s)}"
+    if condition.queue_packets is not None:
+        yield f"queue {format_packets(condition.queue_packets)}"
+    if condition.queue_ns is not None:
+        yield f"queue {format_ns(condition.queue_ns)}"
+    if condition.queue_bytes is not None:
+        yield f"queue {format_size(condition.queue_bytes)}"
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    yield f"{plan.scenario}: {plan.about}" if plan.about else plan.scenario
+    facts = [f"seed {plan.seed}", f"timeout {format_ns(plan.timeout_ns)}"]
+    if plan.duration_ns is not None:
+        facts.append(f"duration {format_ns(plan.duration_ns)}")
+    if plan.tags:
+        facts.append(f"tags {' '.join(plan.tags)}")
+    if plan.requires:
+        facts.append(f"requires {' '.join(plan.requires)}")
+    if plan.volumes:
+        facts.append(f"volumes {' '.join(plan.volumes)}")
+    yield ", ".join(facts)
+    if plan.ends.outcome != "pass":
+        yield f'must end as {plan.ends.outcome}: "{plan.ends.text}"'
+    if plan.fails_when:
+        yield f"must fail with: {'; '.join(plan.fails_when)}"
+
+
+def _networks(plan: Plan) -> Iterator[Sequence[str]]:
+    for network in plan.networks:
+        count = sum(any(one.network == network.name for one in host.interfaces) for host in plan.hosts)
+        yield network.name, network.subnet, f"gateway {network.gateway}, shut", f"{count} hosts"
+
+
+def _interfaces(plan: Plan) -> Iterator[Sequence[str]]:
+    for host in plan.hosts:
+        if not host.interfaces:
+            yield (host.name,)
+        for interface in host.interfaces:
+            name = host.name if interface is host.interfaces[0] else ""
+            ip = f"{interface.ip}/{interface.prefix_bits}"
+            yield name, interface.name, interface.network, ip, interface.mac
+
+
+def _differences(plan: Plan) -> Iterator[Sequence[str]]:
+    for host in plan.hosts:
+        what = list(_different(host))
+        if what:
+            yield host.name, "; ".join(what)
+
+
+def _different(host: Host) -> Iterator[str]:
+    if host.image is not None:
+        yield f"image {host.image}"
+    if host.build is not None:
+        yield f"built from {host.build}"
+    if host.capabilities:
+        yield f"capabilities {' '.join(host.capabilities)}"
+    for name, value in host.sysctls.items():
+        if SYSCTLS.get(name) != value:
+            yield f"{name}={value}"
+    for volume, path in host.volumes:
+        yield f"volume {volume} on {path}"
+
+
+def _routes(plan: Plan) -> Iterator[Sequence[str]]:
+    """Hosts with the same kind of table share a line each: a hundred sensors have one."""
+    tables: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for host in plan.hosts:
+        tables.setdefault(tuple((route.to, route.dev) for route in host.routes), []).append(host.name)
+    for table, names in tables.items():
+        for number, (to, dev) in enumerate(table):
+            yield to, dev, _few(names) if number == 0 else ""
+
+
+def _links(plan: Plan) -> Iterator[Sequence[str]]:
+    """Directions of one rule with one condition share a line."""
+    for (_, condition, overruled), same in groupby(
+        plan.links, lambda one: (one.rule, one.condition, one.overruled)
+    ):
+        directions = list(same)
+        shown = directions[0].id if len(directions) == 1 else f"{len(directions)} directions"
+        yield shown, condition_text(condition), _rule(directions[0], overruled), _inside(directions)
+    if not plan.links:
+        yield ("none: nothing is watched, nothing is changed",)
+
+
+def _rule(link: Link, overruled: tuple[str, ...]) -> str:
+    rule = f"`{link.rule}`, line {link.line}" if link.rule else "named in expect"
+    return f"{rule}, before {' and '.join(f'`{one}`' for one in overruled)}" if overruled else rule
+
+
+def _inside(links: list[Link]) -> str:
+    return "" if len(links) == 1 else _few([link.id for link in links], 3)
+
+
+def _programs(plan: Plan) -> Iterator[Sequence[str]]:
+    serves = {program.id for program in plan.programs if program.kind == "serve"}
+    for number, program in enumerate(plan.programs, 1):
+        yield str(number), program.id, program.kind, shlex.join(program.argv), _after(program, serves)
+
+
+def _after(program: Program, serves: set[str]) -> str:
+    waits = dict(program.after)
+    if not waits:
+        return "at once"
+    if serves and waits == dict.fromkeys(serves, "ready"):
+        return "when every serve is ready" if len(serves) > 1 else f"when {next(iter(serves))} is ready"
+    words = {"ready": "is ready", "started": "is started", "ended": "has ended"}
+    return "when " + _few([f"{one} {words[state]}" for one, state in program.after])
+
+
+def _expectations(plan: Plan) -> Iterator[Sequence[str]]:
+    for expectation in plan.expectations:
+        because = f"because {expectation.because}" if expectation.because else ""
+        yield f"line {expectation.line}", expectation.text, because
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    """All of a short list; of a long one the beginning and the count."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+
+
+def _titled(title: str, lines: Iterable[str]) -> list[str]:
+    body = [f"  {line}" for line in lines]
+    return [title, *body] if body else []
+
+
+def _table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns wide enough for what is in them; no blanks at the ends of lines."""
+    cells = [list(row) for row in rows]
+    columns = max((len(row) for row in cells), default=0)
+    widths = [max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(columns)]
+    return ["  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in cells]
