@@ -1,0 +1,289 @@
+"""A lab for tests of the wire: two or three hosts on a bridge, their filters, and the wire in their midst.
+
+Runs as a program of its own, `PYTHON -IS wire_lab.py EXPERIMENT ARGUMENTS`, as the first process of a fresh network
+namespace (and user namespace, for an ordinary user), so it needs the standard library only. It prints what happened
+as one JSON object and asserts nothing: `test_wire.py` judges. Sockets of every host are held by this one process: a
+socket stays in the namespace in which it was made.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = str(Path(__file__).resolve().parent)
+sys.path.insert(0, ROOT)
+
+from testbed import linux  # noqa: E402
+from testbed.conditions.condition import Condition  # noqa: E402
+from testbed.measure.ledger import decode  # noqa: E402
+
+WIRE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from testbed.agent import wire; sys.exit(wire.main())"
+PACKET_TYPE, REJECT, ACCEPT = 0xFFFFF004, -1, -2
+MAX_FRAME = 1514
+
+
+def run(*argv: str, stdin: str = "") -> str:
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{argv}: {done.stderr}{stdin}")
+    return done.stdout
+
+
+def egress_program(macs: list[str]) -> str:
+    """Classic BPF: our own frames, not ARP and not IGMP, to a group or to one of these addresses."""
+    tests = [(0x20, 0, 0, int(mac.replace(":", "")[4:], 16)) for mac in macs]
+    code = [
+        (0x20, 0, 0, PACKET_TYPE), (0x15, 0, REJECT, 0),
+        (0x28, 0, 0, 12), (0x15, REJECT, 0, 0x0806), (0x15, 0, 2, 0x0800), (0x30, 0, 0, 23), (0x15, REJECT, 0, 2),
+        (0x30, 0, 0, 0), (0x45, ACCEPT, 0, 1), (0x20, 0, 0, 2),
+        *[(0x15, ACCEPT, 0, low) for _, _, _, low in tests],
+        (6, 0, 0, 0), (6, 0, 0, 0xFFFFFFFF),
+    ]  # fmt: skip
+    ends = {REJECT: len(code) - 2, ACCEPT: len(code) - 1}
+    lines = [
+        f"{op} {ends.get(yes, at + 1 + yes) - at - 1} {ends.get(no, at + 1 + no) - at - 1} {k}"
+        for at, (op, yes, no, k) in enumerate(code)
+    ]
+    return f"{len(lines)},{','.join(lines)}"
+
+
+def transmit_checksum_off(device: str) -> None:
+    command = array.array("I", [0x17, 0])  # ETHTOOL_STXCSUM
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sQ", device.encode(), command.buffer_info()[0])
+        fcntl.ioctl(any_socket, 0x8946, request)  # SIOCETHTOOL
+
+
+class Host:
+    """A network namespace with eth0 on the bridge."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.ip, self.mac = name, f"198.18.0.{number + 2}", f"02:42:c6:12:00:{number + 2:02x}"
+        self.pid = os.fork()
+        if self.pid == 0:
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+            linux.unshare(linux.CLONE_NEWNET)
+            signal.pause()
+        while os.stat(f"/proc/{self.pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116
+            time.sleep(0.001)
+        self.netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
+        run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
+        with self.inside():
+            Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+            run(
+                "ip",
+                "-batch",
+                "-",
+                stdin=f"""link set lo up
+                link set eth0 address {self.mac} up
+                addr add {self.ip}/24 broadcast + dev eth0
+                route add 224.0.0.0/4 dev eth0
+                route add 255.255.255.255 dev eth0""",
+            )
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """This thread, and what it starts, in the host."""
+        back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        linux.setns(self.netns, linux.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            linux.setns(back, linux.CLONE_NEWNET)
+            os.close(back)
+
+    def socket(self, kind: int, port: int = 0, family: int = socket.AF_INET) -> socket.socket:
+        with self.inside():
+            made = socket.socket(family, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            made.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE: initial user namespace only
+        made.bind(("", port))
+        return made
+
+    def through_wire(self, device: str, wire_pid: int, peers: list[str]) -> None:
+        """Send all that goes to these addresses, and to groups, through `w0`."""
+        with self.inside():
+            run("ip", "link", "add", "w0", "mtu", "65535", "gso_max_segs", "1", "type", "veth",
+                "peer", "name", device, "mtu", "65535", "netns", str(wire_pid))  # fmt: skip
+            transmit_checksum_off("w0")
+            run("ip", "link", "set", "w0", "up")
+            run(
+                "tc",
+                "-batch",
+                "-",
+                stdin=f"""qdisc add dev eth0 clsact
+                qdisc add dev w0 clsact
+                filter add dev w0 ingress protocol all pref 1 bpf bytecode "1,6 0 0 4294967295" action mirred egress redirect dev eth0
+                filter add dev eth0 egress protocol all pref 1 bpf bytecode "{egress_program(peers)}" action mirred egress redirect dev w0""",
+            )
+        run("nsenter", "-t", str(wire_pid), "-n", "ip", "link", "set", device, "arp", "off", "up")
+
+    def matched(self) -> int:
+        """How many frames the egress filter has sent to the wire."""
+        with self.inside():
+            filters = json.loads(run("tc", "-j", "-s", "filter", "show", "dev", "eth0", "egress"))
+        return int(filters[-1]["options"]["actions"][0]["stats"]["packets"])
+
+    def close(self) -> None:
+        os.close(self.netns)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+class Lab:
+    """Hosts, links between them, and the wire. Neighbours are learnt by ARP, before the filters are there."""
+
+    def __init__(self, names: str = "ab") -> None:
+        run(
+            "ip", "-batch", "-", stdin="link set lo up\nlink add br0 type bridge mcast_snooping 0\nlink set br0 up"
+        )
+        self.hosts = {name: Host(name, number) for number, name in enumerate(names)}
+        for host in self.hosts.values():
+            with host.inside():
+                others = [other for other in self.hosts.values() if other is not host]
+                run("ip", "-batch", "-", stdin="\n".join(
+                    f"neigh replace {o.ip} lladdr {o.mac} dev eth0 nud permanent" for o in others))  # fmt: skip
+        self.ledger = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self.wire = subprocess.Popen(
+            [sys.executable, "-IS", "-c", WIRE, ROOT, "--ledger", self.ledger.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.ready = self._line()["ready"]
+        self._number = 0
+
+    def conditions(
+        self, links: dict[str, dict[str, Any]], seed: int = 7, max_frame: int = MAX_FRAME
+    ) -> dict[str, Any]:
+        """`links`: "a->b" -> condition. As the agent does, every other receiver of a source gets an empty one."""
+        sources = list(dict.fromkeys(link[0] for link in links))
+        wanted = {f"{s}->{t}": links.get(f"{s}->{t}", {}) for s in sources for t in self.hosts if s != t}
+        for number, name in enumerate(sources):
+            peers = [host.mac for host in self.hosts.values() if host.name != name]
+            self.hosts[name].through_wire(f"h{number}", self.ready["pid"], peers)
+        return self.apply(sources, wanted, seed, max_frame)
+
+    def apply(
+        self, sources: list[str], links: dict[str, dict[str, Any]], seed: int, max_frame: int
+    ) -> dict[str, Any]:
+        return self.ask(
+            "conditions",
+            seed=seed,
+            hosts={name: f"h{number}" for number, name in enumerate(sources)},
+            links=[
+                {
+                    "id": f"{link} over lan",
+                    "source": link[0],
+                    "target": link[-1],
+                    "network": "lan",
+                    "source_mac": self.hosts[link[0]].mac,
+                    "target_mac": self.hosts[link[-1]].mac,
+                    "condition": Condition(**condition).to_json(),
+                    "max_frame": max_frame,
+                }
+                for link, condition in links.items()
+            ],
+        )
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        self._number += 1
+        assert self.wire.stdin
+        self.wire.stdin.write(json.dumps({"id": self._number, "do": do, **arguments}).encode() + b"\n")
+        self.wire.stdin.flush()
+        return self._line()
+
+    def _line(self) -> dict[str, Any]:
+        assert self.wire.stdout
+        return dict(json.loads(self.wire.stdout.readline()))
+
+    def evidence(self, **more: Any) -> dict[str, Any]:
+        """Drain, report and the ledger of this moment."""
+        drain = self.ask("drain", for_s=3.0)["ok"]
+        frames = decode(Path(self.ledger.name).read_bytes())
+        matched = {h: self.hosts[h].matched() for h in self.ask("report")["ok"]["hosts"]}
+        return {
+            "ready": self.ready,
+            "drain": drain,
+            "report": self.ask("report")["ok"],
+            "matched": matched,
+            "ledger": frames,
+            **more,
+        }
+
+    def close(self) -> None:
+        assert self.wire.stdin and self.wire.stdout
+        self.wire.stdin.close()
+        self.wire.wait()
+        self.wire.stdout.close()
+        self.ledger.close()
+        for host in self.hosts.values():
+            host.close()
+
+
+class Receiver:
+    """A thread that notes (sequence number, arrival time) of every datagram at a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket, self.got = sock, []
+        self.got: list[tuple[int, int]] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        receive, put, clock = self.socket.recv, self.got.append, time.monotonic_ns
+        while data := receive(65536):
+            put((int.from_bytes(data[:4], "big"), clock()))
+
+    def stop(self) -> list[tuple[int, int]]:
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)  # wakes the thread, though it says ENOTCONN
+        self._thread.join()
+        self.socket.close()
+        return self.got
+
+
+def probe(
+    link: dict[str, Any], count: int = 200, size: int = 100, gap_us: int = 1000, **more: Any
+) -> dict[str, Any]:
+    """a sends datagrams to b under this condition."""
+    lab = Lab()
+    try:
+        answer = lab.conditions({"a->b": link}, **more)
+        receiver = Receiver(lab.hosts["b"].socket(socket.SOCK_DGRAM, 9000))
+        sent = []
+        with lab.hosts["a"].socket(socket.SOCK_DGRAM) as sender:
+            sender.connect((lab.hosts["b"].ip, 9000))
+            start = time.monotonic_ns()
+            for number in range(count):
+                while time.monotonic_ns() < start + number * gap_us * 1000:
+                    time.sleep(0)
+                sent.append(time.monotonic_ns())
+                sender.send(number.to_bytes(4, "big") + bytes(size - 4))
+        evidence = lab.evidence()
+        return evidence | {"answer": answer, "sent": sent, "got": receiver.stop()}
+    finally:
+        lab.close()
+
+
+EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {"probe": probe}
+
+if __name__ == "__main__":
+    print(json.dumps(EXPERIMENTS[sys.argv[1]](**json.loads(sys.argv[2]))))
