@@ -13,7 +13,6 @@ from testbed.agent import bpf, filters, links, proof
 from testbed.agent.filters import Filter, Seen
 from testbed.agent.host import Host, Nic
 from testbed.agent.proof import Demand, Moment, View
-from testbed.conditions.condition import Condition
 from testbed.errors import ConditionError
 
 MACS = {"a": "02:42:c6:12:00:02", "b": "02:42:c6:12:00:03", "c": "02:42:c6:12:00:04"}
@@ -111,7 +110,9 @@ def test_how_long_a_frame_may_stay() -> None:
 
 
 def shown(f: Filter, packets: int = 0, **changes: Any) -> list[dict[str, Any]]:
-    lines = [dict(zip(("code", "jt", "jf", "k"), map(int, x.split()), strict=True)) for x in f.program.split(",")[1:]]
+    lines = [
+        dict(zip(("code", "jt", "jf", "k"), map(int, x.split()), strict=True)) for x in f.program.split(",")[1:]
+    ]
     action = {
         "order": 1,
         "kind": "mirred",
@@ -164,7 +165,16 @@ def spoiled(what: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "what",
-    ["mirror", "to ingress", "passes on", "two actions", "no action", "one protocol", "another kind", "another chain"],
+    [
+        "mirror",
+        "to ingress",
+        "passes on",
+        "two actions",
+        "no action",
+        "one protocol",
+        "another kind",
+        "another chain",
+    ],
 )
 def test_a_filter_that_does_something_else_is_not_ours(what: str) -> None:
     found = [seen.filter for seen in filters.parse(["eth0"], [spoiled(what), []])]
@@ -199,7 +209,9 @@ def test_commands() -> None:
 # the proof
 
 
-def nic(index: int, dropped: tuple[int, int] = (0, 0), flags: tuple[str, ...] = ("UP", "LOWER_UP")) -> dict[str, Any]:
+def nic(
+    index: int, dropped: tuple[int, int] = (0, 0), flags: tuple[str, ...] = ("UP", "LOWER_UP")
+) -> dict[str, Any]:
     return {
         "ifindex": index,
         "mtu": 1500,
