@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 STARTS_WITHIN_S, STOPS_WITHIN_S = 60, 20
 CACHE = "~/.cache/testbed"
@@ -62,10 +61,15 @@ def docker_daemon(private: bool = False) -> Iterator[str]:
         _stop(daemon)
 
 
-def on_its_machine(host: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command where the bridges of the daemon at `host` are: a private one has a network namespace."""
+def command_on_its_machine(host: str, argv: Sequence[str]) -> list[str]:
+    """The command that runs `argv` where the bridges of the daemon at `host` are."""
     inside = ["nsenter", f"--net=/proc/{_started[host].pid}/ns/net"] if host in _started else []
-    return subprocess.run([*inside, *argv], capture_output=True, text=True, **options)
+    return [*inside, *argv]
+
+
+def on_its_machine(host: str, argv: Sequence[str], check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run that command. Raises CalledProcessError with `check`."""
+    return subprocess.run(command_on_its_machine(host, argv), capture_output=True, text=True, check=check)
 
 
 def _present() -> str | None:

@@ -21,6 +21,7 @@ from docker.utils import kwargs_from_env, version_lt
 
 from testbed.errors import EngineError, HostError
 
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 OLDEST_API = "1.41"  # Docker 20.10
 ANSWERS_WITHIN_S = 3.0
 REQUEST_TIMEOUT_S = 180.0  # one create on a machine that is busy with a hundred of them
@@ -96,8 +97,8 @@ def connect(host: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Ap
 
     Raises HostError, with what to try, if there is none, it refuses, or it is too old.
     """
-    where = _where(host)
-    name = where.get("base_url", "the default socket")
+    where = {"base_url": DEFAULT_SOCKET} | _where(host)
+    name = where["base_url"]
     doing = f"connecting to the Docker daemon at {name}"
     if name.startswith("ssh://"):
         raise HostError(
@@ -105,10 +106,12 @@ def connect(host: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Ap
             f"`ssh -L /tmp/docker.sock:/var/run/docker.sock {name[6:]}` and set DOCKER_HOST=unix:///tmp/docker.sock"
         )
     try:
+        if name.startswith("unix://"):
+            _knock(name.removeprefix("unix://"))
         api = Api(version="auto", timeout=timeout_s, max_pool_size=POOL, **where)
         old = version_lt(api.api_version, OLDEST_API)
         kind = api.version()["Os"]
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as problem:
+    except (OSError, docker.errors.DockerException) as problem:  # requests' exceptions are OSErrors
         raise HostError(f"{doing}: {_cause(problem)}; {_advice(problem)}") from problem
     if old or kind != "linux":
         found = f"its API is {api.api_version}" if old else f"it runs {kind} containers"
@@ -149,6 +152,12 @@ def asking(what: str) -> Iterator[None]:
 def explanation(problem: docker.errors.APIError) -> str:
     """The daemon's own sentence."""
     return str(problem.explanation or problem.response or problem).strip()
+
+
+def _knock(path: str) -> None:
+    """Connect once: where that fails the SDK loses the socket unclosed and buries the reason. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as knocking:
+        knocking.connect(path)
 
 
 def _where(host: str | None) -> dict[str, Any]:
