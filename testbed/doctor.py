@@ -49,10 +49,15 @@ def examine() -> Iterator[Finding]:
 
 def sweep() -> tuple[list[str], str]:
     """What dead runs left is removed: (what was removed, why Docker could not be asked or "")."""
-    from testbed.engines.docker import daemon_answers, sweep_dead
+    from testbed.engines.docker import daemon_answers
+    from testbed.engines.docker_client import api_closed, connect
+    from testbed.engines.docker_owner import sweep as sweep_dead
 
     answers, why = daemon_answers()
-    return (sweep_dead(), "") if answers else ([], why)
+    if not answers:
+        return [], why
+    with api_closed(connect()) as api:
+        return sweep_dead(api), ""
 
 
 def _docker() -> Finding:

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from testbed.engines.api import AddressTaken, Engine
 from testbed.errors import CapabilityError, EngineError, HostError, TestbedError
 from testbed.judge import judge
 from testbed.measure.ledger import decode
-from testbed.measure.records import Judgement, LinkProof, Records
+from testbed.measure.records import Frame, Judgement, LinkProof, Records
 from testbed.plan import Plan, plan
 from testbed.report.terminal import render
 from testbed.requirements import unmet
@@ -233,11 +233,10 @@ class _Job:
             for host, counters in after.items()
         }
         self._collect(engine)
-        end = agent.check()
-        self.records.ledger = decode(agent.ledger())
-        proof = self.records.proof
-        proof.problems = [(str(a), str(b), str(c)) for a, b, c in end.get("problems", [])]
-        proof.end, proof.canary_p99_ns = end, int(end.get("canary_p99_ns", 0))
+        start = self.records.proof.start
+        self.records.proof = replace(LinkProof(**agent.check()), start=start)
+        ledger = agent.ledger()
+        self.records.ledger = sorted(decode(ledger), key=_entry) if ledger else ()
         self.records.complete = True
 
     def _collect(self, engine: Engine) -> None:
@@ -257,3 +256,8 @@ class _Job:
             engine.down()
         except TestbedError as problem:
             self.records.error = self.records.error or f"tearing down: {problem}"
+
+
+def _entry(frame: Frame) -> tuple[int, str, str, int, bool]:
+    """The order of the ledger on disk: by the time in, and a copy after its original."""
+    return frame.in_ns, frame.link, frame.flow, frame.k, frame.copy

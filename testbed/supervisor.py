@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from testbed.engines.api import Command, Engine, Process
 from testbed.errors import CommandNotFound
@@ -25,11 +25,11 @@ ASK_AGAIN_NS = 100_000_000  # between two tries of `ready: {answers: ...}`
 Say = Callable[[str], None]
 
 
-class Hands:
+class Hands(Protocol):
     """What the supervisor asks of the agent; the agent's client has these."""
 
-    def sockets(self, host: str, pid: int) -> list[dict[str, Any]]: ...  # type: ignore[empty-body]
-    def signal(self, host: str, pid: int, name: str, tree: bool = False) -> Any: ...
+    def sockets(self, host: str, pid: int) -> Sequence[Mapping[str, Any]]: ...
+    def signal(self, host: str, pid: int, name: str, tree: bool = False) -> object: ...
 
 
 class Output:

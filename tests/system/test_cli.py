@@ -1,0 +1,265 @@
+"""The command line as a stranger uses it: right and wrong words, Ctrl-C, and what goes to which output."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command import ROOT, clean_environment, said, testbed
+
+QUICK = """
+testbed: 1
+about: A quick one.
+hosts:
+  server: {serve: datagram echo --port 9000}
+  client: {run: datagram probe server:9000 --count 20 --interval 1ms --timeout 200ms}
+expect:
+  - client.lost == 0
+"""
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    path = tmp_path / "quick.yaml"
+    path.write_text(QUICK)
+    return path
+
+
+def start(*words: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "testbed.cli", *map(str, words)],
+        cwd=cwd,
+        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_verdicts_go_to_stdout_and_progress_to_stderr(quick: Path, namespaces_work: None) -> None:
+    done = testbed("run", quick, "--engine", "namespaces", "--results", quick.parent / "r")
+    assert done.returncode == 0, said(done)
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith("pass:")
+    assert lines[-2].startswith("results: ") and (quick.parent / "r/quick/latest/run.json").exists()
+    assert "client.lost == 0" in done.stdout and "client.lost" not in done.stderr
+    assert "engine namespaces: asked for" in done.stderr and "engine namespaces: asked" not in done.stdout
+    assert f"scenario {quick}" in done.stderr, "the choice is printed"
+
+
+def test_no_escape_codes_unless_on_a_terminal(quick: Path, namespaces_work: None) -> None:
+    done = testbed("run", quick, "--engine", "namespaces", "--results", quick.parent / "r")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
+def test_a_terminal_gets_color_and_no_color_is_honoured(
+    quick: Path, namespaces_work: None, no_color: str, colored: bool
+) -> None:
+    words = f"{sys.executable} -m testbed.cli run {quick} --engine namespaces --results {quick.parent / 'r'}"
+    environment = clean_environment() | {"TERM": "xterm-256color"} | ({"NO_COLOR": no_color} if no_color else {})
+    done = subprocess.run(
+        ["script", "-qec", words, "/dev/null"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, said(done)
+    assert bool(re.search(r"\x1b\[[0-9;]*3[1-6]m", done.stdout)) is colored
+
+
+def test_a_name_is_looked_up_as_a_path_then_here_then_among_the_shipped(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": str(ROOT)}
+    assert str(ROOT / "scenarios/udp-loss.yaml") in testbed("plan", "udp-loss", cwd=tmp_path, **env).stderr
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios/udp-loss.yaml").write_text(QUICK)
+    assert "scenario scenarios/udp-loss.yaml" in testbed("plan", "udp-loss", cwd=tmp_path, **env).stderr
+    (tmp_path / "udp-loss").write_text(QUICK)
+    assert "scenario udp-loss\n" in testbed("plan", "udp-loss", cwd=tmp_path, **env).stderr
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "check", "prove"])
+def test_a_name_that_is_nowhere_is_exit_2_with_near_misses(command: str) -> None:
+    done = testbed(command, "udp-los")
+    assert done.returncode == 2 and "udp-loss" in done.stderr, said(done)
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "check", "prove"])
+def test_all_problems_of_a_wrong_file_come_at_once_with_line_and_column(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(
+        "testbed: 1\nabout: x\nhosts:\n  a: {command: sleep 1}\n  b: {run: ls}\nlinks:\n  a -> c: {delay: 20}\n"
+    )
+    done = testbed(command, path)
+    assert done.returncode == 2, said(done)
+    assert re.search(r"wrong.yaml:4:\d+: .*command", done.stderr) and "run" in done.stderr
+    assert re.search(r"wrong.yaml:7:\d+: ", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_an_expectation_that_cannot_be_is_found_before_anything_runs(tmp_path: Path) -> None:
+    path = tmp_path / "quick.yaml"
+    path.write_text(QUICK.replace("client.lost == 0", "clint.lost == 0"))
+    done = testbed("check", path)
+    assert done.returncode == 2 and re.search(r"quick.yaml:8:\d+: .*clint", done.stderr), said(done)
+    assert "client" in done.stderr
+
+
+def test_check_says_ok_and_full_prints_a_file_that_checks(quick: Path) -> None:
+    assert testbed("check", "scenarios/", "scenarios/negative/").returncode == 0
+    full = testbed("check", "--full", quick)
+    assert full.returncode == 0, said(full)
+    again = quick.parent / "again" / "quick.yaml"
+    again.parent.mkdir()
+    again.write_text(full.stdout)
+    assert testbed("check", again).returncode == 0
+    assert testbed("check", "--full", again).stdout == full.stdout
+
+
+def test_plan_is_the_same_twice_and_touches_nothing(quick: Path) -> None:
+    plans = [testbed("plan", quick, PATH="/nonexistent", DOCKER_HOST="unix:///nonexistent") for _ in range(2)]
+    assert plans[0].stdout == plans[1].stdout and plans[0].returncode == 0, said(plans[0])
+    for word in ("198.18.0.2", "eth0", "224.0.0.0/4", "datagram echo"):
+        assert word in plans[0].stdout
+
+
+def test_list_names_every_shipped_scenario_with_its_promise() -> None:
+    done = testbed("list")
+    assert done.returncode == 0
+    for path in (ROOT / "scenarios").glob("*.yaml"):
+        assert re.search(rf"^{path.stem} +\w.*\.", done.stdout, re.MULTILINE), path.stem
+
+
+def test_doctor_works_where_an_engine_does(namespaces_work: None) -> None:
+    done = testbed("doctor", DOCKER_HOST="unix:///nonexistent/docker.sock")
+    assert done.returncode == 0, said(done)
+    assert re.search(r"^works +engine namespaces", done.stdout, re.MULTILINE)
+    assert re.search(r"^missing +engine docker", done.stdout, re.MULTILINE)
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
+    done = testbed("doctor", DOCKER_HOST="unix:///nonexistent/docker.sock", PATH=str(tmp_path))
+    assert "apt-get install iproute2" in done.stdout or "/ip" in done.stdout, said(done)
+    assert "docker.io" in done.stdout
+
+
+def test_judge_judges_again_and_with_mended_expectations(quick: Path, namespaces_work: None) -> None:
+    results = quick.parent / "r"
+    first = testbed("run", quick, "--engine", "namespaces", "--results", results)
+    assert first.returncode == 0, said(first)
+    latest = results / "quick/latest"
+    assert testbed("judge", latest).returncode == 0
+    mended = quick.parent / "mended" / "quick.yaml"
+    mended.parent.mkdir()
+    mended.write_text(QUICK.replace("client.lost == 0", "client.lost == 7"))
+    again = testbed("judge", latest, "--with", mended)
+    assert again.returncode == 1 and "client.lost == 7" in again.stdout, said(again)
+    (latest / "run.json").write_text("{")
+    broken = testbed("judge", latest)
+    assert broken.returncode == 3 and "run.json" in broken.stderr, said(broken)
+
+
+def test_two_scenarios_are_merged_into_one_status(quick: Path, namespaces_work: None) -> None:
+    bad = quick.parent / "bad.yaml"
+    bad.write_text(QUICK.replace("client.lost == 0", "client.lost == 1"))
+    done = testbed("run", quick, bad, "--engine", "namespaces", "--results", quick.parent / "r")
+    assert done.returncode == 1, said(done)
+    assert done.stdout.splitlines()[-1] == "fail: 1 fail, 1 pass"
+
+
+def test_a_skip_is_exit_4_and_an_error_when_strict(tmp_path: Path) -> None:
+    path = tmp_path / "quick.yaml"
+    path.write_text(QUICK + "requires: ['cpus:4096']\n")
+    done = testbed("run", path, "--engine", "namespaces", "--results", tmp_path / "r")
+    assert done.returncode == 4 and "4096" in done.stdout, said(done)
+    strict = testbed("run", path, "--engine", "namespaces", "--results", tmp_path / "r", "--strict")
+    assert strict.returncode == 3, said(strict)
+
+
+def test_no_docker_where_docker_is_asked_for_is_an_error_that_says_what_to_try(quick: Path) -> None:
+    results = quick.parent / "r"
+    done = testbed("run", quick, "--engine", "docker", "--results", results, DOCKER_HOST="unix:///nonexistent/s")
+    assert done.returncode == 3 and "DOCKER_HOST" in done.stdout + done.stderr, said(done)
+    assert "Traceback" not in done.stderr
+
+
+def test_auto_takes_namespaces_without_a_daemon_and_says_why(quick: Path, namespaces_work: None) -> None:
+    done = testbed("run", quick, "--results", quick.parent / "r", DOCKER_HOST="unix:///nonexistent/s")
+    assert done.returncode == 0, said(done)
+    assert re.search(r"engine namespaces: no Docker daemon", done.stderr)
+    environment = json.loads((quick.parent / "r/quick/latest/environment.json").read_text())
+    assert "no Docker daemon" in environment["engine"]["why"]
+
+
+SLOW = QUICK.replace("--count 20", "--count 20000")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_tears_down_and_is_the_exit_status(
+    number: signal.Signals, status: int, tmp_path: Path, namespaces_work: None
+) -> None:
+    path = tmp_path / "quick.yaml"
+    path.write_text(SLOW)
+    with start("run", path, "--engine", "namespaces", "--results", tmp_path / "r", cwd=tmp_path) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "client.client started" in line:
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == status, out + err
+    assert "torn down" in err
+    run = json.loads((tmp_path / "r/quick/latest/run.json").read_text())
+    assert not run["complete"] and "interrupted" in run["error"]
+
+
+def test_keep_holds_the_hosts_says_how_to_enter_one_and_leaves_on_ctrl_c(
+    quick: Path, namespaces_work: None
+) -> None:
+    words = ("run", quick, "--engine", "namespaces", "--results", quick.parent / "r", "--keep")
+    with start(*words, cwd=quick.parent) as process:
+        assert process.stderr is not None and process.stdout is not None
+        entrance = ""
+        for line in process.stderr:
+            if line.strip().startswith("client: "):
+                entrance = line.strip().removeprefix("client: ")
+                break
+        inside = subprocess.run(
+            ["sh", "-c", entrance], input="hostname; ip -br address\n", capture_output=True, text=True, timeout=20
+        )
+        assert "client" in inside.stdout and "198.18.0." in inside.stdout, f"{entrance}: {inside}"
+        time.sleep(0.2)
+        assert process.poll() is None, "it holds"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and out.splitlines()[-1].startswith("pass:"), out + err
+    after = subprocess.run(["sh", "-c", entrance], input="hostname\n", capture_output=True, text=True, timeout=20)
+    assert after.returncode != 0, "the host is gone"
+
+
+def test_results_that_cannot_be_written_say_so(quick: Path) -> None:
+    done = testbed("run", quick, "--engine", "namespaces", "--results", "/proc/nowhere")
+    assert done.returncode == 3 and "--results" in done.stderr and "Traceback" not in done.stderr, said(done)
+
+
+def test_make_help_names_the_targets_of_the_readme() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    for target in ("scenario", "test"):
+        assert re.search(rf"^{target} ", done.stdout, re.MULTILINE)
+
+
+def test_wrong_flags_are_exit_2() -> None:
+    assert testbed("run", "udp-loss", "--engine", "podman").returncode == 2
+    assert testbed("run").returncode == 2
+    assert testbed("frobnicate").returncode == 2

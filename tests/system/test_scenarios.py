@@ -1,0 +1,85 @@
+"""Every shipped scenario on every engine, every saboteur, and the same fates wherever the file is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.catalogue import scenarios_in
+from tests.command import ENGINES, ROOT, said, testbed
+
+SHIPPED = scenarios_in(ROOT / "scenarios")
+NEGATIVE = scenarios_in(ROOT / "scenarios" / "negative")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    request.getfixturevalue("docker_daemon" if request.param == "docker" else "namespaces_work")
+    return str(request.param)
+
+
+def test_the_promised_scenarios_are_there() -> None:
+    names = {path.stem for path in SHIPPED}
+    assert {"udp-loss", "tcp-loss", "udp-clean", "two-networks", "two-programs", "foreign-programs"} <= names
+    assert len(NEGATIVE) >= 6
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_passes(path: Path, engine: str, tmp_path: Path) -> None:
+    done = testbed("run", path, "--engine", engine, "--results", tmp_path, "--strict")
+    assert done.returncode == 0, said(done)
+    assert done.stdout.splitlines()[-1].startswith("pass:")
+
+
+@pytest.mark.parametrize("path", NEGATIVE, ids=lambda path: path.stem)
+def test_it_ends_as_its_file_says(path: Path, engine: str, tmp_path: Path) -> None:
+    done = testbed("run", path, "--engine", engine, "--results", tmp_path, "--strict")
+    assert done.returncode == 0, said(done)
+    assert "as the file says" in done.stdout
+
+
+@pytest.mark.parametrize("path", NEGATIVE, ids=lambda path: path.stem)
+def test_without_its_ends_it_exits_as_that_outcome(path: Path, namespaces_work: None, tmp_path: Path) -> None:
+    text = path.read_text()
+    kind = next(k for k in ("fail", "error", "inconclusive") if f"ends: {{{k}:" in text)
+    bare = tmp_path / path.name
+    bare.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("ends:")))
+    done = testbed("run", bare, "--engine", "namespaces", "--results", tmp_path / "results")
+    assert done.returncode == {"fail": 1, "error": 3, "inconclusive": 5}[kind], said(done)
+    assert done.stdout.splitlines()[-1].startswith(f"{kind}:")
+
+
+def test_every_scenario_is_proven_able_to_fail(namespaces_work: None, tmp_path: Path) -> None:
+    done = testbed("prove", "scenarios/", "--engine", "namespaces", "--results", tmp_path, timeout_s=600)
+    assert done.returncode == 0, said(done)
+    for path in SHIPPED:
+        assert f"{path.stem} when " in done.stdout, f"{path.stem} has nothing to prove"
+
+
+def fates(results: Path) -> list[tuple[Any, ...]]:
+    """What became of each packet of each flow, without times, from a run's ledger."""
+    with (results / "udp-loss/latest/ledger.jsonl").open() as file:
+        frames = [json.loads(line) for line in file]
+    return sorted((f["link"], f["flow"], f["k"], f["copy"], f["cause"] or "") for f in frames)
+
+
+def test_both_engines_lose_the_same_datagrams(docker_daemon: str, namespaces_work: None, tmp_path: Path) -> None:
+    found = {}
+    for name in ENGINES:
+        done = testbed("run", "udp-loss", "--engine", name, "--seed", "42", "--results", tmp_path / name)
+        assert done.returncode == 0, said(done)
+        found[name] = fates(tmp_path / name)
+    assert found["docker"] == found["namespaces"]
+    assert sum(cause == "loss" for *_, cause in found["docker"]) > 100
+
+
+def test_another_seed_loses_others(namespaces_work: None, tmp_path: Path) -> None:
+    found = []
+    for seed in ("1", "2"):
+        done = testbed("run", "udp-loss", "--engine", "namespaces", "--seed", seed, "--results", tmp_path / seed)
+        assert done.returncode == 0, said(done)
+        found.append({fate[:3] for fate in fates(tmp_path / seed) if fate[4] == "loss"})
+    assert found[0] != found[1]

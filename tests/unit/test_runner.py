@@ -1,0 +1,191 @@
+"""The order of a run, on the fake engine: whatever breaks, the outcome says so and nothing is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from testbed.engines import fake
+from testbed.engines.fake import FakeEngine
+from testbed.judge import judge
+from testbed.results import Results
+from testbed.runner import Run, Runner
+from testbed.scenario import parse
+
+GOOD = """
+testbed: 1
+about: A client hears from a server.
+hosts:
+  server: {serve: do serve 80}
+  client: {run: do ask server 80, files: {/scenario/note: {text: hello}}, collect: [/scenario/note]}
+expect:
+  - client.stdout contains "server"
+"""
+
+
+class Bench:
+    """A runner over one prepared fake engine, in a directory of its own."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path, self.said = tmp_path, list[str]()
+        self.engine = FakeEngine()
+
+    def run(self, text: str = GOOD, **options: object) -> Run:
+        runner = Runner(
+            lambda _: self.engine, "fake", "a test", self.tmp_path / "results", self.say, command_line=["testbed"]
+        )
+        for name, value in options.items():
+            setattr(runner, name, value)
+        return runner.run(parse(text, "bench.yaml"), text, self.tmp_path)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_good_run_passes_and_leaves_records_that_judge_the_same_again(bench: Bench) -> None:
+    run = bench.run()
+    assert run.judgement.outcome == "pass", run.judgement
+    assert fake.ALL_LABS == []
+    assert judge(*Results(run.results.path).load()) == run.judgement
+    assert (run.results.path / "collected/client.client/scenario/note").read_bytes() == b"hello"
+    assert json.loads((run.results.path / "verdicts.json").read_text())["outcome"] == "pass"
+    assert "pass" in (run.results.path / "report.txt").read_text().splitlines()[-1]
+    environment = json.loads((run.results.path / "environment.json").read_text())
+    assert environment["engine"]["name"] == "fake" and environment["kernel"] and environment["libraries"]
+
+
+def test_the_server_is_ready_before_the_client_starts(bench: Bench) -> None:
+    bench.run()
+    order = [line for line in bench.said if line.startswith(("server.", "client."))]
+    assert [line.split(":")[0] for line in order] == [
+        "server.server started",
+        "server.server ready",
+        "client.client started",
+        "client.client ended",
+        "server.server ended",
+    ]
+
+
+def test_conditions_are_asked_for_before_any_program_and_proven_after_all(bench: Bench) -> None:
+    bench.run()
+    asked = bench.engine.requests
+    assert asked.index("conditions") < asked.index("lookup") < asked.index("sockets") < asked.index("check")
+    assert asked[-1] == "ledger"
+
+
+@pytest.mark.parametrize("step", ["open", "up", "hosts", "conditions", "counters", "check", "ledger", "down"])
+def test_whatever_breaks_is_an_error_with_its_reason_and_nothing_stays(bench: Bench, step: str) -> None:
+    bench.engine.breaks = {step: f"{step} broke"}
+    run = bench.run()
+    assert run.judgement.outcome == "error"
+    assert f"{step} broke" in run.judgement.reason
+    assert fake.ALL_LABS == []
+    assert judge(*Results(run.results.path).load()).outcome == "error"
+
+
+@pytest.mark.parametrize("step", ["open", "up", "hosts", "conditions"])
+def test_nothing_runs_on_a_network_that_is_not_as_asked(bench: Bench, step: str) -> None:
+    bench.engine.breaks = {step: "no"}
+    bench.run()
+    assert bench.engine.processes == {}
+
+
+def test_a_failing_program_fails_the_run(bench: Bench) -> None:
+    run = bench.run(GOOD.replace("do ask server 80", "do exit 3"))
+    assert run.judgement.outcome == "fail"
+    assert any("3" in v.reason for v in run.judgement.verdicts if v.outcome == "fail")
+
+
+def test_a_server_that_never_gets_ready_fails_and_its_client_never_starts(bench: Bench) -> None:
+    text = GOOD.replace("do serve 80", "do sleep 60").replace(
+        "server: {serve", "server: {ready: {listens: 80, within: 100 ms}, serve"
+    )
+    run = bench.run(text)
+    assert run.judgement.outcome == "fail"
+    assert run.records.programs["client.client"].started_ns is None
+    assert run.records.programs["server.server"].never_ready
+
+
+def test_a_program_beyond_its_timeout_is_ended_and_says_timeout(bench: Bench) -> None:
+    run = bench.run(GOOD.replace("do ask server 80", "do stubborn 60, timeout: 50 ms, stop_grace_period: 50 ms"))
+    assert run.records.programs["client.client"].exit == "timeout"
+    assert run.judgement.outcome == "fail"
+
+
+def test_a_command_that_is_not_there_is_an_error_before_anything_runs(bench: Bench) -> None:
+    run = bench.run(GOOD.replace("do ask server 80", "frobnicate"))
+    assert run.judgement.outcome == "error" and "frobnicate" in run.judgement.reason
+    assert bench.engine.processes == {}
+
+
+def test_a_subnet_in_use_is_planned_around(bench: Bench) -> None:
+    bench.engine = FakeEngine(taken=["198.18.0.0/24"])
+    run = bench.run()
+    assert run.judgement.outcome == "pass"
+    assert run.plan.networks[0].subnet != "198.18.0.0/24"
+
+
+def test_a_subnet_that_the_file_asks_for_and_is_in_use_is_an_error(bench: Bench) -> None:
+    bench.engine = FakeEngine(taken=["198.18.7.0/24"])
+    run = bench.run(GOOD + "networks: {lan: {subnet: 198.18.7.0/24}}\n")
+    assert run.judgement.outcome == "error" and "198.18.7.0/24" in run.judgement.reason
+
+
+def test_a_link_that_leads_out_of_the_directory_is_not_followed(bench: Bench) -> None:
+    (bench.tmp_path / "secret").symlink_to("/etc/hostname")
+    run = bench.run(GOOD.replace("{/scenario/note: {text: hello}}", "[secret]"))
+    assert run.judgement.outcome == "error" and "outside" in run.judgement.reason
+
+
+def test_a_requirement_that_is_missing_skips_and_is_an_error_when_strict(bench: Bench) -> None:
+    text = GOOD + "requires: ['cpus:4096']\n"
+    assert bench.run(text).judgement.outcome == "skip"
+    strict = bench.run(text, strict=True)
+    assert strict.judgement.outcome == "error" and "4096" in strict.judgement.reason
+
+
+def interrupting(bench: Bench, at: str) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if at in text:
+            raise KeyboardInterrupt
+
+    return say
+
+
+@pytest.mark.parametrize("at", ["up in", "server.server started", "client.client started", "client.client ended"])
+def test_an_interruption_tears_down_saves_and_goes_on(bench: Bench, at: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(say=interrupting(bench, at))
+    assert fake.ALL_LABS == []
+    _, records = Results((bench.tmp_path / "results/bench/latest").resolve()).load()
+    assert not records.complete and "interrupted" in records.error
+
+
+def test_a_defect_of_ours_is_an_error_with_its_traceback_on_disk(bench: Bench) -> None:
+    def put(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    bench.engine.put = put  # type: ignore[method-assign]
+    run = bench.run()
+    assert run.judgement.outcome == "error" and "ZeroDivisionError" in run.judgement.reason
+    assert "a defect" in (run.results.path / "traceback.txt").read_text()
+    assert fake.ALL_LABS == []
+
+
+def test_keep_holds_while_the_hosts_are_up_and_lets_go_after(bench: Bench) -> None:
+    seen = []
+
+    def hold(run: Run, engine: FakeEngine) -> None:
+        seen.append((run.judgement.outcome, engine.plan is not None, engine.entrance("client")))
+
+    run = bench.run(hold=hold)
+    assert seen == [("pass", True, "(a fake host cannot be entered: client)")]
+    assert run.judgement.outcome == "pass" and fake.ALL_LABS == []
