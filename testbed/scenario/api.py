@@ -26,7 +26,11 @@ def load(path: str | Path) -> Scenario:
             str(path), line, 1, f"not UTF-8: byte 0x{data[error.start]:02x}", "save the file as UTF-8"
         )
         raise ScenarioError([problem]) from error
-    return parse(text, str(path))
+    reading = Reading(str(path), text)
+    scenario = _whole(reading)
+    if scenario is not None:
+        _files_there(scenario, path.parent, reading)
+    return _sound(scenario, reading)
 
 
 def parse(text: str, file: str, patch: Map | None = None) -> Scenario:
@@ -35,7 +39,10 @@ def parse(text: str, file: str, patch: Map | None = None) -> Scenario:
     `patch` is one of the pieces in `fails_when`: it is merged over the file, which then has no saboteurs itself.
     """
     reading = Reading(file, text)
-    scenario = _whole(reading) if patch is None else _patched(reading, patch)
+    return _sound(_whole(reading) if patch is None else _patched(reading, patch), reading)
+
+
+def _sound(scenario: Scenario | None, reading: Reading) -> Scenario:
     problems = [problem for problem in reading.problems if not problem.warning]
     if problems or scenario is None:
         raise ScenarioError(problems)
@@ -47,6 +54,23 @@ def check(text: str, file: str) -> list[Problem]:
     reading = Reading(file, text)
     _whole(reading)
     return reading.problems
+
+
+def _files_there(scenario: Scenario, directory: Path, reading: Reading) -> None:
+    """What the file takes from beside itself must be there, and must not lead out of its directory."""
+    paths = [host.build for host in scenario.hosts.values()]
+    for host in scenario.hosts.values():
+        for program in host.programs.values():
+            paths += [file.source for file in program.files.values()]
+            paths.append(program.stdin.file if program.stdin else None)
+    root = directory.resolve()
+    for path in filter(None, paths):
+        try:
+            if not (root / path).resolve(strict=True).is_relative_to(root):
+                reading.add(path, f"`{path}` leads out of the scenario's directory", "copy it there")
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            reading.add(path, f"`{path}`: {reason}", f"looked for in {root}")
 
 
 def _whole(reading: Reading) -> Scenario | None:

@@ -6,7 +6,16 @@ import re
 from typing import Annotated, Any, NamedTuple
 
 from testbed.scenario import commands
-from testbed.scenario.fields import Reads, Refused, called, comment_hint, did_you_mean, short, text_of
+from testbed.scenario.fields import (
+    Reads,
+    Refused,
+    called,
+    comment_hint,
+    did_you_mean,
+    short,
+    text_of,
+    warn_of_comment,
+)
 from testbed.scenario.source import List, Map, Nothing, Reading, Text, Value
 from testbed.scenario.values import SCALAR, absolute_path, one_of, some_text
 
@@ -44,6 +53,7 @@ def command(value: Value, reading: Reading) -> Command:
         raise Refused(str(problem), hint) from problem
     if not words or not words[0]:
         raise Refused("the command is empty")
+    warn_of_comment(text, reading)
     return Command(words, text)
 
 

@@ -54,8 +54,10 @@ class Reads:
         schema: dict[str, Any],
         show: Callable[[Any], Any] = lambda value: value,
         otherwise: Any = None,
+        is_name: bool = False,
     ) -> None:
         self._parse, self._schema, self._show, self._otherwise = parse, schema, show, otherwise
+        self._is_name = is_name  # a name of the author's choice says by itself what it is
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(
@@ -70,7 +72,8 @@ class Reads:
         try:
             return self._parse(value, reading)
         except (Refused, units.UnitError) as problem:
-            reading.add(getattr(problem, "at", None) or value, f"{label(info)}{problem}", problem.hint)
+            before = "" if self._is_name else label(info)
+            reading.add(getattr(problem, "at", None) or value, f"{before}{problem}", problem.hint)
         return value if self._otherwise is SAME else self._otherwise
 
 
@@ -103,8 +106,12 @@ def short(text: str, width: int = 60) -> str:
     return flat if len(flat) <= width else flat[: width - 3] + "..."
 
 
+def closest(word: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word[:80], list(known), n=2, cutoff=0.6)
+
+
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    close = difflib.get_close_matches(word[:80], list(known), n=2, cutoff=0.6)
+    close = closest(word, known)
     return f"did you mean {' or '.join(f'`{one}`' for one in close)}?" if close else otherwise
 
 
@@ -148,6 +155,16 @@ def comment_hint(text: Text, reading: Reading) -> str:
     return f"YAML takes what follows ` #` for a comment; quoted it is text:\n{reading.quoted(text.mark, end)}"
 
 
+def warn_of_comment(text: Text, reading: Reading) -> None:
+    """`nc -l #5`: a comment that does not look like one."""
+    rest = reading.line(text.end)[text.end.column - 1 :]
+    found = re.match(r"[ \t]+(#[^\s#]\S*)", rest)
+    if text.plain and found:
+        reading.add(
+            text, f"YAML takes `{short(found[1])}` for a comment", comment_hint(text, reading), warning=True
+        )
+
+
 def cut_hint(key: Text, reading: Reading) -> str:
     """Where a comma in { } cut a text in two: the line with the text in quotes, else ""."""
     if key.cut_from is None:
@@ -168,18 +185,27 @@ class Named:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         full = handler(schema)
+        names = full.get("propertyNames", {})
+        if "patternProperties" in full:
+            full["additionalProperties"] = False
+            names = {"pattern": next(iter(full["patternProperties"]))}
         forms = [full]
         if self._listed:
-            forms.append({"type": "array", "items": full.get("propertyNames", {"type": "string"})})
+            forms.append({"type": "array", "items": {"type": "string", **names}})
         if self._may_be_empty:
             forms.append({"type": "null"})
         return {"anyOf": forms} if len(forms) > 1 else full
 
     def _map(self, value: Any, info: ValidationInfo) -> Map:
         reading = reading_of(info)
-        if isinstance(value, Map):
-            return value
         made = Map(mark_of(value))
+        if isinstance(value, Map):
+            for key, one in value.written():
+                if key.cut_from is not None and isinstance(one, Nothing):
+                    reading.add(key, f"{label(info)}`{short(key)}` has no value", cut_hint(key, reading))
+                else:
+                    made.put(key, one)
+            return made
         if isinstance(value, List) and self._listed:
             for item in value:
                 try:
@@ -276,9 +302,11 @@ class Part(BaseModel):
         if key in cls.later:
             reading.add(key, f"`{key}` {LATER}")
             return
-        hint = cut_hint(key, reading)
-        known = [*cls.offered(), *cls.later]
-        hint = hint or cls.instead.get(key) or did_you_mean(key, known, f"known here: {', '.join(cls.offered())}")
+        hint = cut_hint(key, reading) or cls.instead.get(key, "")
+        if not hint:
+            close = closest(key, [*cls.offered(), *cls.later, *cls.instead])
+            hint = cls.instead.get(close[0], "") if close else f"known here: {', '.join(cls.offered())}"
+            hint = hint or did_you_mean(key, [*cls.offered(), *cls.later])
         reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint)
 
     @classmethod
@@ -306,6 +334,10 @@ class Part(BaseModel):
         """What is not given is not printed."""
         shown = handler(self)
         return {key: shown[key] for key, name in self.known().items() if getattr(self, name) not in (None, {}, ())}
+
+    @property
+    def mark(self) -> Mark:
+        return self._mark
 
     def at(self, key: str = "") -> Mark:
         """Where a key stands; where the whole part stands if it was not written."""

@@ -64,6 +64,6 @@ def same_link(text: str) -> str:
     return f"{a} {arrow} {b} over {network}" if network else f"{a} {arrow} {b}"
 
 
-_LINK_SCHEMA = {"type": "string", "pattern": rf"^({_LABEL}( *<?-> *{_LABEL}( +over +{_LABEL})?)?)$"}
-_NO_LINK = LinkKey("?", "", "", False, None, Mark())
-Link = Annotated[LinkKey, Reads(link_key, _LINK_SCHEMA, str, otherwise=_NO_LINK)]
+_LINK_SCHEMA = {"type": "string", "pattern": rf"^{_LABEL}( *<?-> *{_LABEL}( +over +{_LABEL})?)?$"}
+NO_LINK = LinkKey("?", "", "", False, None, Mark())
+Link = Annotated[LinkKey, Reads(link_key, _LINK_SCHEMA, str, otherwise=NO_LINK, is_name=True)]

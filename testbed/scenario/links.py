@@ -122,6 +122,8 @@ def _add(made: dict[Direction, None], a: str, b: str, network: str, both: bool) 
 def _where(there: Topology, a: str, b: str) -> str:
     """Where both are, and how one would get from one to the other. Hosts do not forward: each step is a link."""
     where = "; ".join(f"{name} is on {', '.join(there.hosts[name].networks) or 'none'}" for name in (a, b))
+    if there.shared(a, b):
+        return where
     steps = path(there, a, b)
     if not steps:
         return f"{where}; nothing connects them"

@@ -106,6 +106,10 @@ class Ready(Part):
         if not kinds and "within" not in written:
             reading.add(written, "`ready` is empty", "one of listens, prints, answers, wait")
 
+    @classmethod
+    def shape_hint(cls, value: Value) -> str:
+        return "as in {listens: 80}, {prints: /ready/}, {answers: COMMAND} or {wait: 2 s}"
+
 
 class Program(Part):
     a: ClassVar[str] = "a program"
@@ -138,7 +142,7 @@ class Program(Part):
     environment: Annotated[dict[values.EnvironmentName, values.AnyText], Named("variables")] = Field({})
     working_dir: values.AbsolutePath | None = Field(None, description="/scenario")
     user: values.SomeText | None = Field(None, description="A user of the image; root")
-    files: Annotated[dict[values.HostPath, FileSource], Named("files", listed=lambda source: source)] = Field(
+    files: Annotated[dict[values.FileTarget, FileSource], Named("files", listed=lambda source: source)] = Field(
         {}, description="Copied in: a list, or TARGET: SOURCE, or TARGET: {text: ...}"
     )
     collect: Annotated[tuple[values.HostPath, ...], Listed("paths")] = Field(
@@ -149,6 +153,10 @@ class Program(Part):
     )
     stop_signal: values.Signal | None = Field(None, description="SIGTERM")
     stop_grace_period: values.Duration | None = Field(None, description="From the stop signal to SIGKILL; 5 s")
+
+    @property
+    def serves(self) -> bool:
+        return self.serve is not None and self.run is None
 
     @classmethod
     def look(cls, written: Map, reading: Reading) -> None:

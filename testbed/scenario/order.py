@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from testbed.scenario.fields import did_you_mean, short
 from testbed.scenario.model import Program
-from testbed.scenario.source import mark_of
 from testbed.scenario.topology import Topology
 
 Report = Callable[[object, str, str], None]
@@ -28,49 +27,72 @@ def programs(there: Topology) -> dict[str, Program]:
     return {program_id: program for host in there.hosts.values() for program_id, program in host.programs()}
 
 
-def meant(there: Topology, name: str) -> tuple[list[str], str]:
-    """The ids that `name`, `host.name` or `group.name` stands for; else [] and why not."""
+def meant(there: Topology, name: str) -> tuple[list[str], str, str]:
+    """(ids, "", "") that `name`, `host.name` or `group.name` stands for; else ([], why not, a hint)."""
     host, point, program = name.partition(".")
     if point:
         members = there.members(host)
         found = [f"{one}.{program}" for one in members or () if program in there.hosts[one].written.programs]
-        return found, "" if found else f"there is no program `{short(name)}`"
+        return (found, "", "") if found else _none(there, name)
     owners: dict[str, list[str]] = {}
     for member in there.hosts.values():
         if name in member.written.programs:
             owners.setdefault(member.group or member.name, []).append(f"{member.name}.{name}")
     if len(owners) == 1:
-        return next(iter(owners.values())), ""
+        return next(iter(owners.values())), "", ""
     if owners:
-        return (
-            [],
-            f"`{name}` is a program of {', '.join(owners)}: write {' or '.join(f'{o}.{name}' for o in owners)}",
-        )
+        choice = " or ".join(f"{owner}.{name}" for owner in owners)
+        return [], f"`{name}` is a program of {', '.join(owners)}", f"write {choice}"
     members = there.members(name)
-    if members:
-        own = list(there.hosts[members[0]].written.programs)
-        if len(own) == 1:
-            return [f"{one}.{own[0]}" for one in members], ""
-        choice = f": write {' or '.join(f'{name}.{one}' for one in own)}" if own else ", and it has no program"
-        return [], f"`{name}` is a host{choice}"
-    return [], f"there is no program `{short(name)}`"
+    if not members:
+        return _none(there, name)
+    own = list(there.hosts[members[0]].written.programs)
+    if len(own) == 1 and name != "all":
+        return [f"{one}.{own[0]}" for one in members], "", ""
+    hint = f"write {' or '.join(f'{name}.{one}' for one in own)}" if own else "it has no program"
+    return [], f"`{name}` is a host, not a program", hint
+
+
+def _none(there: Topology, name: str) -> tuple[list[str], str, str]:
+    names = list(dict.fromkeys(program for host in there.hosts.values() for program in host.written.programs))
+    full = [f"{owner}.{program}" for owner in there.names() for program in _of(there, owner)]
+    hint = did_you_mean(name, names) or did_you_mean(name, full, f"programs: {', '.join(names[:20])}")
+    return [], f"there is no program `{short(name)}`", hint
+
+
+def _of(there: Topology, owner: str) -> list[str]:
+    members = there.members(owner) or ()
+    return list(there.hosts[members[0]].written.programs) if members else []
 
 
 def start_order(there: Topology, report: Report) -> list[Started]:
-    """Programs in an order that keeps every `after`, else in file order. A cycle is reported, with its path."""
+    """Programs in an order that keeps every `after`, else in file order. Cycles are reported, with their paths."""
     known = programs(there)
-    serves = [program_id for program_id, program in known.items() if program.serve is not None]
+    serves = [program_id for program_id, program in known.items() if program.serves]
     waits = {program_id: _after(there, known, program_id, serves, report) for program_id in known}
     ids = _sorted(waits)
-    if len(ids) < len(known):
-        left = [program_id for program_id in known if program_id not in set(ids)]
-        circle = _cycle({program_id: waits[program_id] for program_id in left})
-        default = [i for i in circle if "after" not in known[i].model_fields_set and known[i].run is not None]
+    left = dict.fromkeys(known)
+    for program_id in ids:
+        del left[program_id]
+    if left:
+        _report_cycles(known, {program_id: waits[program_id] for program_id in left}, report)
+    return [Started(one, known[one], tuple(waits[one].items())) for one in (*ids, *left)]
+
+
+def _report_cycles(known: dict[str, Program], waits: dict[str, dict[str, str]], report: Report) -> None:
+    """One for each cycle of those that are left, as far as they have no program in common; five at most."""
+    for _ in range(5):
+        if not waits:
+            return
+        circle = _cycle(waits)
+        default = [one for one in circle if known[one].after is None]
         hint = f"{default[0]} has no `after`, so it waits for every `serve`: give it one" if default else ""
-        at = next((known[i].at("after") for i in circle if known[i].wrote("after")), mark_of(known[circle[0]]))
+        at = next((known[one].at("after") for one in circle if known[one].wrote("after")), known[circle[0]].mark)
         report(at, f"programs wait for each other: {' -> '.join([*circle, circle[0]])}", hint)
-        ids += left
-    return [Started(program_id, known[program_id], tuple(waits[program_id].items())) for program_id in ids]
+        rest = {one: after for one, after in waits.items() if one not in circle}
+        rest = {one: {other: "" for other in after if other in rest} for one, after in rest.items()}
+        free = set(_sorted(rest))
+        waits = {one: after for one, after in rest.items() if one not in free}
 
 
 def _after(
@@ -78,15 +100,14 @@ def _after(
 ) -> dict[str, str]:
     program = known[program_id]
     if program.after is None:
-        return dict.fromkeys(serves, "ready") if program.run is not None else {}
+        return {} if program.serves else dict.fromkeys(serves, "ready")
     made: dict[str, str] = {}
     for name, state in program.after.items():
-        found, why = meant(there, name)
+        found, why, hint = meant(there, name)
         if not found:
-            names = dict.fromkeys(i.split(".")[1] for i in known)
-            report(name, f"after: {why}", did_you_mean(name, [*names, *known], f"programs: {', '.join(names)}"))
+            report(name, f"after: {why}", hint)
         for one in found:
-            serves_it = known[one].serve is not None
+            serves_it = known[one].serves
             if state == "ready" and not serves_it:
                 report(name, f"after: {one} is a `run` and never gets ready", "did you mean `ended`?")
             elif state == "ended" and serves_it:

@@ -64,7 +64,7 @@ class _Complaint:
 
 _HINTS = {
     "tab": "indent with spaces",
-    "alias": "a text that begins with * or & stands in quotes",
+    "alias": "an anchor, &NAME, stands before its alias; a text that begins with * is quoted",
     "documents": "one file is one scenario",
     "token": "a text that begins with one of @ ` % & * ! | > [ ] { } stands in quotes",
 }
@@ -80,9 +80,11 @@ def _compose(text: str) -> tuple[yaml.Node | None, _Complaint | None]:
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         at = Mark(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1, error.position)
-        return None, _Complaint(f"character U+{ord(str(error.character)):04X} is not allowed in YAML", at)
+        code = ord(error.character) if isinstance(error.character, str) else int(error.character)
+        return None, _Complaint(f"the character U+{code:04X} is not allowed in YAML", at)
     except yaml.MarkedYAMLError as error:
-        at = mark(error.problem_mark or error.context_mark)
+        at_end = "<stream end>" in str(error.problem) and error.context_mark is not None
+        at = mark(error.context_mark if at_end else error.problem_mark or error.context_mark)
         what = " ".join(part for part in (error.context, error.problem) if part)
         return None, _Complaint(f"not YAML: {what}", at, _kind(what))
     except yaml.YAMLError as error:
@@ -125,7 +127,8 @@ def _candidates(reading: Reading, at: Mark) -> Iterator[tuple[int, str]]:
 def _quoted(number: int, line: str, found: re.Match[str]) -> Iterator[tuple[int, str]]:
     value = found["value"].rstrip()
     start, end = found.start("value"), found.start("value") + len(value)
-    if not value or value[0] in "'{[" or (value[0] == '"' and value[-1] == '"' and value.count('"') == 2):
+    whole = value[:1] == value[-1:] == '"' and value.count('"') == 2
+    if not value or whole or value[0] in "'{[" or re.fullmatch(r"[*&][\w-]+", value):
         return
     comment = re.search(r"\s+#\s", value)
     if comment and value[: comment.start()].count('"') % 2 == 0 and value[: comment.start()].count("'") % 2 == 0:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from pathlib import PurePath
 
 from testbed.scenario import order
 from testbed.scenario.addresses import allocate
 from testbed.scenario.fields import NAME, Refused, did_you_mean, short
+from testbed.scenario.linkkeys import NO_LINK
 from testbed.scenario.links import resolve
 from testbed.scenario.model import Condition, Host, Program, Scenario
 from testbed.scenario.source import NOWHERE, Reading, mark_of
@@ -35,7 +37,7 @@ def look(scenario: Scenario, reading: Reading) -> None:
     _ending(scenario, reading)
     for key, condition in scenario.links.items():
         _condition(str(key), key.both, condition, reading)
-    resolve(there, list(scenario.links), report)
+    resolve(there, [key for key in scenario.links if key != NO_LINK], report)
     order.start_order(there, report)
     addresses = allocate(there, (), report)
     for name, host in scenario.hosts.items():
@@ -123,12 +125,20 @@ def _volumes(scenario: Scenario, host: Host, reading: Reading) -> None:
         if volume and volume not in scenario.volumes:
             hint = did_you_mean(volume, scenario.volumes) or f"volumes: {{{volume}: }}"
             reading.add(volume, f"there is no volume `{volume}` under `volumes`", hint)
-        if path in paths:
+        if volume and path in paths:
             reading.add(volume, f"two volumes on {path}")
         paths.add(path)
 
 
 def _files(program: Program, reading: Reading) -> None:
+    targets: dict[str, str] = {}
+    for target, file in program.files.items():
+        there = posixpath.normpath(target)
+        if ".." in target.split("/") and target != file.source:
+            reading.add(target, f"`{short(target)}` has a `..` in it", "write the path out")
+        elif there in targets:
+            reading.add(target, f"`{short(target)}` and `{short(targets[there])}` are the same file")
+        targets[there] = target
     collected = [path.rstrip("/") for path in program.collect]
     for name, metric in program.metrics.items():
         path = metric.file

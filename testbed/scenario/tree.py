@@ -31,7 +31,11 @@ def read(reading: Reading, same_key: Callable[[tuple[str, ...], str], str] = lam
     node = compose(reading)
     if node is None:
         return None
-    value = _Builder(reading, same_key).build(node, ())
+    try:
+        value = _Builder(reading, same_key).build(node)
+    except _TooMany as problem:
+        reading.add(Mark(1, 1), str(problem))
+        return None
     if isinstance(value, Map):
         return value
     reading.add(value, "a scenario is a mapping that begins with `testbed: 1`")
@@ -48,12 +52,8 @@ class _Builder:
         self._nodes = 0
         self._open: set[int] = set()
 
-    def build(self, node: yaml.Node, path: tuple[str, ...]) -> Value:
-        try:
-            return self._value(node, path)
-        except _TooMany as problem:
-            self._reading.add(mark(node.start_mark), str(problem))
-            return Map(mark(node.start_mark))
+    def build(self, node: yaml.Node) -> Value:
+        return self._value(node, ())
 
     def _value(self, node: yaml.Node, path: tuple[str, ...]) -> Value:
         self._nodes += 1

@@ -32,6 +32,7 @@ _ONE_OF: dict[Dimension, str] = {
     "packets": "packets, as in `100 packets`",
     "number": "no unit",
 }
+_UNITS_ARE = "units: "
 _BASE: dict[Dimension, str] = {"time": "ns", "rate": "bit/s", "size": "B", "packets": "packets"}
 _LARGEST = 2**63 - 1
 
@@ -126,17 +127,17 @@ def _exact(text: str, wanted: Dimension | None) -> tuple[Fraction, Dimension]:
     found = _PATTERN.fullmatch(text)
     slip = next((hint for pattern, hint in _SLIPS if re.fullmatch(pattern, text.strip())), "")
     if found is None or slip:
-        hint = f"a number and one of {_ONE_OF[wanted]}" if wanted else "a number and a unit, as in `20 ms`"
+        hint = f"a number and a unit: {_ONE_OF[wanted]}" if wanted else "a number and a unit, as in `20 ms`"
         raise UnitError(f"`{_short(text)}` is no {wanted or 'quantity'}", slip or hint)
     unit = found[2] or ""
     if not unit and wanted is not None:
-        raise UnitError(f"`{_short(text)}` has no unit", f"one of {_ONE_OF[wanted]}")
+        raise UnitError(f"`{_short(text)}` has no unit", f"{_UNITS_ARE}{_ONE_OF[wanted]}")
     scale = UNITS.get(unit)
     if unit and scale is None:
         raise UnitError(f"`{_short(text)}`: `{_short(unit)}` is no unit", _hint(unit, wanted))
     dimension: Dimension = scale[0] if scale else "number"
     if wanted and dimension != wanted:
-        raise UnitError(f"`{_short(text)}` is a {dimension}, not a {wanted}", f"one of {_ONE_OF[wanted]}")
+        raise UnitError(f"`{_short(text)}` is a {dimension}, not a {wanted}", f"{_UNITS_ARE}{_ONE_OF[wanted]}")
     number = Fraction(found[1])
     return (number * scale[1] if scale else number), dimension
 
@@ -151,7 +152,7 @@ def _hint(unit: str, wanted: Dimension | None) -> str:
     if meant:
         return f"did you mean {meant}?"
     choice = [wanted] if wanted else [dimension for dimension, _ in UNITS.values()]
-    return "one of " + "; ".join(_ONE_OF[dimension] for dimension in dict.fromkeys(choice))
+    return _UNITS_ARE + "; ".join(_ONE_OF[dimension] for dimension in dict.fromkeys(choice))
 
 
 def _whole(exact: Fraction, text: str, dimension: Dimension) -> int:

@@ -22,6 +22,7 @@ from testbed.scenario.fields import (
     did_you_mean,
     short,
     text_of,
+    warn_of_comment,
 )
 from testbed.scenario.source import Map, Nothing, Reading, Text, Value
 
@@ -87,19 +88,20 @@ def environment_name(value: Value, reading: Reading) -> Text:
     return text
 
 
-_NAME_SCHEMA = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
-Name = Annotated[str, Reads(name, _NAME_SCHEMA, otherwise=SAME)]
-FreeName = Annotated[str, Reads(free_name, _NAME_SCHEMA, otherwise=SAME)]
+_NAME_SCHEMA = {"type": ["string", "integer"], "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
+Name = Annotated[str, Reads(name, _NAME_SCHEMA, otherwise=SAME, is_name=True)]
+FreeName = Annotated[str, Reads(free_name, _NAME_SCHEMA, otherwise=SAME, is_name=True)]
 _METRIC_SCHEMA = {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"}
-MetricName = Annotated[str, Reads(metric_name, _METRIC_SCHEMA, otherwise=SAME)]
+MetricName = Annotated[str, Reads(metric_name, _METRIC_SCHEMA, otherwise=SAME, is_name=True)]
 _VARIABLE_SCHEMA = {"type": "string", "pattern": "^(?!TESTBED_)[A-Za-z_][A-Za-z0-9_]*$"}
-EnvironmentName = Annotated[str, Reads(environment_name, _VARIABLE_SCHEMA, otherwise=SAME)]
+EnvironmentName = Annotated[str, Reads(environment_name, _VARIABLE_SCHEMA, otherwise=SAME, is_name=True)]
 SysctlName = Annotated[
     str,
     Reads(
         _pattern(r"net\.[a-z0-9_.-]+", "sysctl of a host", "only those under `net.` belong to a host alone"),
         {"type": "string", "pattern": "^net\\.[a-z0-9_.-]+$"},
         otherwise=SAME,
+        is_name=True,
     ),
 ]
 
@@ -118,6 +120,7 @@ def expectation(value: Value, reading: Reading) -> Text:
     if text.count('"') % 2:
         hint = comment_hint(text, reading) or "a text begins and ends with a double quote"
         raise Refused(f"`{short(text)}`: a text in it has no end", hint)
+    warn_of_comment(text, reading)
     return text
 
 
@@ -130,7 +133,7 @@ SCALAR = {"type": ["string", "number", "boolean"]}
 AnyText = Annotated[str, Reads(lambda value, reading: text_of(value, reading), SCALAR, otherwise=Text(""))]
 ExpectationText = Annotated[str, Reads(expectation, {"type": "string", "minLength": 1}, otherwise=Text(""))]
 Empty = Annotated[None, Reads(empty, {"type": "null"})]
-SomeText = Annotated[str, Reads(some_text, {"type": "string", "minLength": 1}, otherwise=Text("?"))]
+SomeText = Annotated[str, Reads(some_text, {**SCALAR, "minLength": 1}, otherwise=Text("?"))]
 
 
 def one_of(words: tuple[str, ...], what: str) -> Callable[[Any, Reading], Text]:
@@ -343,6 +346,11 @@ def host_path(value: Value, reading: Reading) -> Text:
     return text
 
 
+def file_target(value: Value, reading: Reading) -> Text:
+    """A path in a host; `semantics` looks at it together with its source."""
+    return some_text(value, reading)
+
+
 def absolute_path(value: Value, reading: Reading) -> Text:
     text = host_path(value, reading)
     if not text.startswith("/"):
@@ -351,7 +359,8 @@ def absolute_path(value: Value, reading: Reading) -> Text:
 
 
 _PATH = {"type": "string", "minLength": 1}
-SourcePath = Annotated[str, Reads(source_path, _PATH, otherwise=Text("x"))]
+SourcePath = Annotated[str, Reads(source_path, _PATH, otherwise=SAME)]
+FileTarget = Annotated[str, Reads(file_target, _PATH, otherwise=SAME)]
 HostPath = Annotated[str, Reads(host_path, _PATH, otherwise=SAME)]
 AbsolutePath = Annotated[str, Reads(absolute_path, _PATH, otherwise=Text("/x"))]
 

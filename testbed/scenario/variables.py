@@ -30,7 +30,7 @@ class Scope:
         parts = variable.parts
         if variable.written.startswith("${") and not variable.written.endswith("}"):
             raise Refused(f"`{short(variable.written)}` has no }}", "$$ is a dollar")
-        if parts[-1] in ("ip6",) and len(parts) > 1:
+        if parts[-1] == "ip6" and len(parts) > 1:
             raise Refused(f"`{variable.written}`: IPv6 {LATER}")
         if len(parts) == 1:
             return self._own(parts[0], variable.written)
@@ -67,8 +67,10 @@ class Scope:
 
     def _unknown(self, written: str) -> Refused:
         bare = written.strip("${}")
-        known = [*OWN, *(f"{host}.ip" for host in self.there.hosts)]
-        hint = did_you_mean(bare, known) or "$name $index $ip $seed $HOST.ip $HOST.NETWORK.ip; $$ is a dollar"
+        known = [*(f"${own}" for own in OWN), *(f"${host}.ip" for host in self.there.hosts)]
+        hint = (
+            did_you_mean(f"${bare}", known) or "$name $index $ip $seed $HOST.ip $HOST.NETWORK.ip; $$ is a dollar"
+        )
         if bare.split("-")[0] in OWN and "-" in bare:
             word, rest = bare.split("-", 1)
             hint = f"a name goes on over a -: write ${{{word}}}-{rest}"
