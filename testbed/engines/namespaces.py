@@ -303,9 +303,8 @@ def up_request(plan: Plan) -> dict[str, Any]:
 
 
 def hosts_file(host: Host) -> str:
-    """The content of /etc/hosts."""
-    lines = [("127.0.0.1", ("localhost",))] if not any("localhost" in names for _, names in host.names) else []
-    return "".join(f"{address}\t{' '.join(names)}\n" for address, names in (*lines, *host.names))
+    """/etc/hosts, a line an address, exactly as planned."""
+    return "".join(f"{address}\t{' '.join(names)}\n" for address, names in host.names)
 
 
 def may_do_without_user_namespace() -> bool:

@@ -159,6 +159,8 @@ class Pump:
 
     def close(self) -> None:
         """Hand over what has arrived, then end the thread. Processes that still ran count as killed."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._wake.send(b"!")
         self._thread.join(10)

@@ -74,7 +74,7 @@ def a_plan(
                     f"eth{len(mine)}", network, f"198.18.{k}.{n + 2}", bits, f"02:42:c6:12:{k:02x}:{n + 2:02x}"
                 )
             )
-    names = tuple((i.ip, (host,)) for host, mine in interfaces.items() for i in mine)
+    names = (("127.0.0.1", ("localhost",)), *((i.ip, (host,)) for host, mine in interfaces.items() for i in mine))
     mounts = volumes or {}
     return Plan(
         scenario="checks", about="", file="", tags=(), seed=1, timeout_ns=10**9, duration_ns=None, requires=(),

@@ -97,7 +97,7 @@ class Builder:
         for name, status in starting:
             _await_exec(name, status)
         bridges = {name: f"n{number}" for number, name in enumerate(request["networks"])}
-        self._ip_batch(list(_network_commands(bridges, request["hosts"], self._hosts)))
+        self._ip_batch(list(network_commands(bridges, request["hosts"], self._hosts)))
         try:
             for host in request["hosts"]:
                 linux.setns(self._hosts[host["name"]].descriptor, linux.CLONE_NEWNET)
@@ -237,7 +237,7 @@ def _await_exec(name: str, status: int) -> None:
         raise guest.Refused("engine", f"making host {name}: {json.loads(problem)['text']}")
 
 
-def _network_commands(
+def network_commands(
     bridges: dict[str, str], hosts: Sequence[dict[str, Any]], made: dict[str, Host]
 ) -> Iterator[str]:
     """A bridge a network and a veth pair an interface, the host's end made where it belongs."""

@@ -20,7 +20,8 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int
     data = memoryview(LENGTH.pack(len(body), len(descriptors)) + body)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sent = sock.sendmsg([data], rights)
-    sock.sendall(data[sent:])
+    if sent < len(data):
+        sock.sendall(data[sent:])
 
 
 class Reader:
