@@ -139,10 +139,12 @@ def _files(program: Program, reading: Reading) -> None:
         elif there in targets:
             reading.add(target, f"`{short(target)}` and `{short(targets[there])}` are the same file")
         targets[there] = target
-    collected = [path.rstrip("/") for path in program.collect]
+    base = program.working_dir or "/scenario"
+    collected = [posixpath.join(base, path).rstrip("/") for path in program.collect]
     for name, metric in program.metrics.items():
         path = metric.file
-        if path is not None and not any(path == one or path.startswith(f"{one}/") for one in collected):
+        full = posixpath.join(base, path or "")
+        if path is not None and not any(full == one or full.startswith(f"{one}/") for one in collected):
             reading.add(path, f"metric {name}: {short(path)} is not collected", f"collect: [{short(path)}]")
     ready = program.ready
     if ready is not None and ready.wait is not None and ready.within is not None and ready.within < ready.wait:

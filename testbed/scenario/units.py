@@ -33,6 +33,14 @@ _ONE_OF: dict[Dimension, str] = {
     "number": "no unit",
 }
 _UNITS_ARE = "units: "
+_A: dict[Dimension, str] = {
+    "time": "a time",
+    "rate": "a rate",
+    "size": "a size",
+    "ratio": "a ratio",
+    "packets": "a number of packets",
+    "number": "a bare number",
+}
 _BASE: dict[Dimension, str] = {"time": "ns", "rate": "bit/s", "size": "B", "packets": "packets"}
 _LARGEST = 2**63 - 1
 
@@ -47,7 +55,8 @@ _MEANT = {
     "usec": "us", "usecs": "us", "µs": "us", "μs": "us", "microseconds": "us", "nsec": "ns", "nanoseconds": "ns",
     "sec": "s", "secs": "s", "second": "s", "seconds": "s", "mins": "min", "minute": "min", "minutes": "min",
     "hr": "h", "hrs": "h", "hour": "h", "hours": "h", "percent": "%", "pct": "%",
-    "pkt": "packets", "pkts": "packets", "p": "packets", "d": "h: `24 h` is a day", "day": "h", "days": "h",
+    "pkt": "packets", "pkts": "packets", "p": "packets", "d": "h (a day is 24 h)",
+    "day": "h (a day is 24 h)", "days": "h (a day is 24 h)",
 }  # fmt: skip
 _LETTERS: dict[str, dict[Dimension, str]] = {
     "k": {"size": "kB or KiB", "rate": "kbit/s"},
@@ -137,7 +146,7 @@ def _exact(text: str, wanted: Dimension | None) -> tuple[Fraction, Dimension]:
         raise UnitError(f"`{_short(text)}`: `{_short(unit)}` is no unit", _hint(unit, wanted))
     dimension: Dimension = scale[0] if scale else "number"
     if wanted and dimension != wanted:
-        raise UnitError(f"`{_short(text)}` is a {dimension}, not a {wanted}", f"{_UNITS_ARE}{_ONE_OF[wanted]}")
+        raise UnitError(f"`{_short(text)}` is {_A[dimension]}, not {_A[wanted]}", f"{_UNITS_ARE}{_ONE_OF[wanted]}")
     number = Fraction(found[1])
     return (number * scale[1] if scale else number), dimension
 
