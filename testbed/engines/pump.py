@@ -49,6 +49,9 @@ class LabProcess:
 
     @property
     def exit(self) -> int | str | None:
+        """Raises EngineError if its output could not be handed over: then it must not count as complete."""
+        if self.problem is not None:
+            raise EngineError(f"handing over the output of process {self.pid}: {self.problem}") from self.problem
         if not self._done.is_set() or self.code is None:
             return None
         return self.code if self.code >= 0 else signal_name(-self.code)
@@ -58,11 +61,7 @@ class LabProcess:
         return self._ended_ns if self._done.is_set() else None
 
     def wait(self, timeout_s: float) -> bool:
-        """Raises EngineError if its output could not be handed over."""
-        done = self._done.wait(timeout_s)
-        if done and self.problem is not None:
-            raise EngineError(f"handing over the output of process {self.pid}: {self.problem}") from self.problem
-        return done
+        return self._done.wait(timeout_s)
 
     def ended(self, code: int, ended_ns: int) -> None:
         self.code, self._ended_ns = code, ended_ns

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import socket
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -551,6 +552,7 @@ def users_other_than_root() -> None:
             assert run(engine, "alice", "id", user="daemon").text == "uid=1(daemon) gid=1(daemon) groups=1(daemon)"
             assert run(engine, "alice", "id", "-u", user="4321:1").text == "4321"
             assert run(engine, "alice", "touch", "/scenario/x", user="daemon").exit == 1
+            assert run(engine, "alice", "sh", "-c", "echo hi > /dev/stdout", user="daemon").text == "hi"
             with raises(EngineError, "/etc/passwd has no 'no-such-user'"):
                 run(engine, "alice", "true", user="no-such-user")
         else:
@@ -679,12 +681,16 @@ def a_lab_whose_builder_dies_says_so() -> None:
     assert processes_of(engine.lab) == []
 
 
-def a_machine_that_refuses_namespaces_says_what_to_do() -> None:
-    """This process gives up all that it may, in a user namespace that allows no other."""
+def enter_user_namespace(flags: int = 0) -> None:
+    """This process becomes root of a user namespace of its own, as root of a container may be."""
     uid, gid = os.geteuid(), os.getegid()
-    linux.unshare(linux.CLONE_NEWUSER)
+    linux.unshare(linux.CLONE_NEWUSER | flags)
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         Path("/proc/self", name).write_text(text)
+
+
+def a_machine_that_allows_no_namespaces_says_what_to_do() -> None:
+    enter_user_namespace()
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
     linux.limit_capabilities(())
     engine = new_engine()
@@ -693,16 +699,52 @@ def a_machine_that_refuses_namespaces_says_what_to_do() -> None:
     assert processes_of(engine.lab) == []
 
 
+def a_machine_that_masks_proc_says_what_to_do() -> None:
+    """As container runtimes do it: then the kernel lets nobody mount a /proc without the mask."""
+    enter_user_namespace(linux.CLONE_NEWNS)
+    linux.mount("none", "/proc/tty", "tmpfs")
+    linux.limit_capabilities(("SETFCAP",))  # with more, the mask would be ours to lift; this one maps uid 0
+    engine = new_engine()
+    with raises(HostError, "mount proc", "systempaths=unconfined", "--engine docker"):
+        engine.open()
+    assert processes_of(engine.lab) == []
+
+
+def mounts_below_the_userland_are_seen_too() -> None:
+    """/usr/local is often a file system of its own."""
+    with ExitStack() as stack:
+        tree = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        enter_user_namespace(linux.CLONE_NEWNS)
+        tree.chmod(0o755)
+        (tree / "local").mkdir()
+        linux.mount("none", str(tree / "local"), "tmpfs")
+        stack.callback(linux.umount, str(tree / "local"))
+        (tree / "local/tool").write_text("content")
+        shown = (*namespaces.trees_outside_usr(PYTHON), str(tree))
+        stack.enter_context(patched("trees_outside_usr", lambda python: shown))
+        engine = stack.enter_context(lab(a_plan(ONE)))
+        assert engine.describe()["userland"] == "bind"
+        assert output(engine, "alice", f"cat {tree}/local/tool") == "content"
+        assert run(engine, "alice", "touch", f"{tree}/local/new").exit == 1
+
+
 def the_description_is_of_this_machine() -> None:
     with lab(a_plan(ONE)) as engine:
         said = engine.describe()
         assert said["kernel"] == os.uname().release
         assert said["iproute2"][0].isdigit()
+        assert said["userland"] in ("overlay", "bind")
         assert said["user"] == ("root" if os.geteuid() == 0 else f"uid {os.geteuid()} as 0 of a user namespace")
         assert said["limits"]["open_files"] >= int(output(engine, "alice", "ulimit -n"))
         assert engine.taken() == frozenset()
-        entrance = engine.entrance("alice").split()
-        os.kill(int(entrance[entrance.index("--target") + 1]), 0)
+
+
+def a_host_can_be_entered() -> None:
+    with lab(a_plan(TWO)) as engine:
+        done = subprocess.run([*engine.entrance("bob").split(), "hostname"], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("bob\n", "")
+        with raises(EngineError, "host mallory"):
+            engine.entrance("mallory")
 
 
 CHECKS = [

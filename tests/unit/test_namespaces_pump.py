@@ -243,5 +243,6 @@ def test_a_sink_that_fails_is_an_error_of_the_run(lab: Lab) -> None:
 
     lab.play = a_program(lab, out=b"lost")
     process, _ = start(lab, stdout=full)
+    assert process.wait(5)
     with pytest.raises(EngineError, match=r"output of process 77.*No space left"):
-        process.wait(5)
+        _ = process.exit

@@ -89,6 +89,8 @@ def become_program(
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if identity is not None:
+        for stream in range(3):
+            os.fchown(stream, identity.uid, identity.gid)  # or it could not open /dev/stdout
         linux.prctl(linux.PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
         os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from testbed import linux
 from testbed.engines.lab import messages, rootfs
 
-SCRATCH_SIZE = "256m"  # of the lab's own tmpfs: the root of every host is a file system of its own
+SCRATCH_SIZE = "50%"  # of memory, at most, for the lab's own files and the agent's, its ledger among them
 SCRATCH_PLACES = ("/mnt", "/srv", "/media", "/run", "/tmp")
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 # What can forbid an ordinary user a namespace of its own: file, the value that does, what to do.
@@ -185,7 +185,8 @@ def _be_builder(
         userland = rootfs.prepare(scratch, settings.userland, sockets, settings.python, settings.programs)
         hands = builder.Builder(control, userland, settings.lab, settings.ip, settings.as_root)
     except OSError as problem:
-        refuse(control, "host", f"preparing the files that hosts see: {problem}")
+        hint = "; Linux 5.12 or newer is needed" if problem.errno == errno.ENOSYS else ""
+        refuse(control, "host", f"preparing the files that hosts see: {problem}{hint}")
     facts: dict[str, Any] = {"agent": agent, "userland": userland.kind, "scratch": scratch}
     messages.send(control, {"ready": facts})
     hands.serve()
