@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STARTS_WITHIN_S, STOPS_WITHIN_S = 60, 20
-CACHE = "~/.cache/testbed"
 NEEDED = ("dockerd", "containerd", "runc", "iptables", "ip", "unshare", "nsenter")
 
 
@@ -85,7 +84,6 @@ def _start() -> _Daemon:
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         raise NoDaemon(f"none answers, and to start one there is no {', '.join(missing)} (Debian: docker.io)")
-    os.environ.setdefault("TESTBED_CACHE", CACHE)  # a new daemon has no images: keep what is slow to make
     directory = Path(tempfile.mkdtemp(prefix="testbed-dockerd-"))
     keeper = subprocess.Popen(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,7 @@ from testbed.engines.docker_image import (
 from testbed.engines.docker_lifeline import Lifeline
 from testbed.engines.docker_process import DockerChannel, DockerProcess
 from testbed.engines.holder import holder_elf
+from testbed.engines.janitor import IN_FLIGHT_S
 from testbed.errors import EngineError
 from testbed.plan.types import Host, Network, Plan
 
@@ -102,7 +104,7 @@ class DockerEngine:
             bridges = [self._make_network(number, network) for number, network in enumerate(plan.networks)]
             shut_door(bridges)
             for volume in plan.volumes:
-                with asking(f"making volume {volume}"):
+                with self._making("volume", self._named(volume)):
                     self._api.create_volume(self._named(volume), labels=self._labels)
             pids = self._make_hosts(plan, images)
             self._write_names(plan, pids)
@@ -238,9 +240,10 @@ class DockerEngine:
         """The name of its bridge device on the daemon's machine."""
         bridge = docker_host.bridge_name(self.run, number)
         options = docker_host.network_options(network, bridge)
-        with asking(f"making network {network.name} ({network.subnet})"):
+        name = self._named(network.name)
+        with self._making("network", name):
             try:
-                self._api.create_network(self._named(network.name), labels=self._labels, **options)
+                self._api.create_network(name, labels=self._labels, **options)
             except docker.errors.APIError as problem:
                 if "overlap" in explanation(problem):
                     raise AddressTaken(network.subnet) from problem
@@ -307,14 +310,25 @@ class DockerEngine:
         )
 
     def _create(self, name: str, more_labels: dict[str, str], **options: Any) -> str:
-        """A container's id. The janitor knows of it before Docker does."""
-        self._tell_janitor(f"+ {name}")
-        with asking(f"creating container {name}"):
+        """A container's id."""
+        with self._making("container", name):
             made = self._api.create_container(
                 name=name, labels=self._labels | more_labels, use_config_proxy=False, **options
             )
-        self._tell_janitor(f"- {name}")
         return str(made["Id"])
+
+    @contextmanager
+    def _making(self, kind: str, name: str) -> Iterator[None]:
+        """The janitor knows of everything before Docker does, and hears of every answer."""
+        assert self._lifeline is not None
+        self._lifeline.about_to(f"{kind} {name}")
+        with asking(f"making {kind} {name}"):
+            try:
+                yield
+            except (docker.errors.APIError, AddressTaken):
+                self._lifeline.answered(f"{kind} {name}")
+                raise
+        self._lifeline.answered(f"{kind} {name}")
 
     def _put(self, container_id: str, doing: str, files: dict[str, bytes]) -> None:
         with asking(doing):
@@ -335,14 +349,13 @@ class DockerEngine:
     def _remove(self, but: str = "") -> list[str]:
         """Remove what this run made, but for one container. Never raises: what went wrong, in words."""
         try:
-            docker_owner.remove_until_quiet(self._api, self.run, lambda _: 0.0, but)
+            unheard = self._lifeline.unheard if self._lifeline is not None else set()
+            docker_owner.remove_until_quiet(
+                self._api, self.run, lambda seen: 0.0 if unheard <= seen else IN_FLIGHT_S, but
+            )
         except EngineError as problem:
             return [str(problem)]
         return []
-
-    def _tell_janitor(self, line: str) -> None:
-        assert self._lifeline is not None, "nothing is made before it is there"
-        self._lifeline.tell(line)
 
     def _container(self, host: str) -> _Container:
         if host not in self._containers:

@@ -14,9 +14,7 @@ import platform
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -220,27 +218,30 @@ def _make_base(api: Api, machine: str, name: str, say: Say) -> None:
         raise HostError(f"{doing}: mmdebstrap is not installed")
     if machine != platform.machine():
         raise HostError(f"{doing}: the daemon's machine is {machine} and this one {platform.machine()}")
-    with _base_tar(name.replace(":", "-"), say) as tar, asking(f"importing {name}"):
-        say(f"importing {name}")
-        repository, tag = name.split(":")
+    tar = _base_tar(name.replace(":", "-"), say)
+    say(f"importing {name}")
+    repository, tag = name.split(":")
+    with asking(f"importing {name}"):
         api.import_image_from_file(str(tar), repository=repository, tag=tag)
 
 
-@contextmanager
-def _base_tar(name: str, say: Say) -> Iterator[Path]:
-    """The base's file system as a tar: kept in TESTBED_CACHE where that is set, else made anew."""
-    cache = os.environ.get("TESTBED_CACHE")
-    with tempfile.TemporaryDirectory(prefix="testbed-base-") as scratch:
-        directory = Path(cache).expanduser() if cache else Path(scratch)
+def _base_tar(name: str, say: Say) -> Path:
+    """The base's file system as a tar, in TESTBED_CACHE or ~/.cache/testbed. Raises HostError."""
+    directory = Path(os.environ.get("TESTBED_CACHE") or "~/.cache/testbed").expanduser()
+    tar = directory / f"{name}.tar"
+    try:
         directory.mkdir(parents=True, exist_ok=True)
-        tar = directory / f"{name}.tar"
         with (directory / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once, the second one waits and then finds it there
             if not tar.is_file():
-                say(f"making {name} from Debian's packages; this takes half a minute, once")
+                say(f"making {tar} from Debian's packages; this takes half a minute, once")
                 _mmdebstrap(directory / f"{name}.partial.tar")
                 (directory / f"{name}.partial.tar").rename(tar)
-        yield tar
+    except OSError as problem:
+        raise HostError(
+            f"making {tar}: {problem}; set TESTBED_CACHE to a directory that can be written"
+        ) from problem
+    return tar
 
 
 def _mmdebstrap(target: Path) -> None:

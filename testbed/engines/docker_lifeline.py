@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Lifeline:
         path = os.pathsep.join(part for part in (home, os.environ.get("PYTHONPATH", "")) if part)
         environment = os.environ | {"PYTHONPATH": path} | ({"DOCKER_HOST": docker_host} if docker_host else {})
         self._lock = threading.Lock()
+        self._unheard: set[str] = set()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "testbed.engines.janitor", run], env=environment, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
@@ -38,11 +40,25 @@ class Lifeline:
             lines = stderr.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
             raise EngineError(f"starting the janitor, which removes what a killed run leaves: {lines[-1]}")
 
-    def tell(self, line: str) -> None:
-        """A line of its protocol. If it is dead we go on: the next run's sweep stands behind it."""
+    @property
+    def unheard(self) -> set[str]:
+        """What was about to be made and has no answer: we were interrupted, and it may come to be later."""
+        with self._lock:
+            return set(self._unheard)
+
+    def about_to(self, thing: str) -> None:
+        """`thing` is a kind and a name; see testbed.engines.janitor."""
+        self._tell(f"+ {thing}", self._unheard.add, thing)
+
+    def answered(self, thing: str) -> None:
+        self._tell(f"- {thing}", self._unheard.discard, thing)
+
+    def _tell(self, line: str, note: Callable[[str], None], thing: str = "") -> None:
+        """If the janitor is dead we go on: the next run's sweep stands behind it."""
         stdin = self._process.stdin
         assert stdin is not None
         with self._lock, suppress(BrokenPipeError, ValueError):
+            note(thing)
             stdin.write(f"{line}\n".encode())
             stdin.flush()
 
@@ -51,7 +67,7 @@ class Lifeline:
         process = self._process
         assert process.stdin and process.stdout and process.stderr
         if clean:
-            self.tell(DONE)
+            self._tell(DONE, lambda _: None)
         with suppress(BrokenPipeError):
             process.stdin.close()
         with suppress(subprocess.TimeoutExpired):

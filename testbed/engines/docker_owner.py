@@ -86,26 +86,22 @@ def remove_until_quiet(
 ) -> list[str]:
     """Remove what belongs to a run until nothing has been found for a while; what was removed.
 
-    Creates that are in flight finish after their client is dead, so one look is not enough. `quiet_s(names)`
-    says how long to look, given the names of all that was found so far. Raises EngineError if something is still
-    there after `give_up_s`.
+    Creates that are in flight finish after their client is dead, so one look is not enough. `quiet_s(found)`
+    says how long to look, given all that was found so far ("container NAME", "network NAME", ...). The object
+    with the id `but` is spared. Raises EngineError if something is still there after `give_up_s`.
     """
-    names: set[str] = set()
-    removed: dict[str, None] = {}
+    seen: dict[str, None] = {}  # in the order found
     began = last = time.monotonic()
     while True:
         found = [one for one in find(api, run) if one.id != but]
         refused = remove(api, found)
-        removed.update({str(o): None for o in found if o not in refused})
-        names.update(o.name for o in found)
+        seen.update(dict.fromkeys(map(str, found)))
         now = time.monotonic()
         last = now if found else last
-        if not found and now - last >= quiet_s(names):
-            return list(removed)
-        if now - began > give_up_s + quiet_s(names):
-            reasons = (
-                "; ".join(f"{o}: {why or 'it came back'}" for o, why in refused.items()) or "it keeps growing"
-            )
+        if not found and now - last >= quiet_s(set(seen)):
+            return list(seen)
+        if now - began > give_up_s + quiet_s(set(seen)):
+            reasons = "; ".join(f"{o}: {why}" for o, why in refused.items()) or "something new each time"
             raise EngineError(f"removing what run {run} made: after {now - began:.0f} s still there: {reasons}")
         time.sleep(PAUSE_S)
 

@@ -3,13 +3,13 @@
 A process of its own session, started before the first object exists. Its stdin is a pipe whose one write end is
 in the owner. The owner writes a line a thing it does:
 
-    + NAME    about to create a container of that name
-    - NAME    that create was answered
-    done      everything is removed and looked after: end without doing anything
+    + KIND NAME    about to create an object of that kind ("container", "network", "volume") and name
+    - KIND NAME    that create was answered
+    done           everything is removed and looked after: end without doing anything
 
 End of input without `done` means that the owner is dead. Creates in flight then still finish, so the janitor
 removes until nothing has come for QUIET_S; and where a `+` had no `-`, it waits up to IN_FLIGHT_S for that very
-container. Usage: `python -m testbed.engines.janitor RUN`, with DOCKER_HOST and so on in the environment.
+object. Usage: `python -m testbed.engines.janitor RUN`, with DOCKER_HOST and so on in the environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READY, DONE = b"ready\n", "done"
 
 
 def in_flight(lines: Iterable[str]) -> set[str] | None:
-    """The names whose creation nobody has heard the end of; None if the owner said `done`."""
+    """What was about to be created, and nobody has heard the end of it; None if the owner said `done`."""
     names: set[str] = set()
     for line in lines:
         what, _, name = line.strip().partition(" ")
@@ -50,7 +50,7 @@ def main(run: str) -> int:
         return 0
     for _ in range(TRIES):
         try:
-            remove_until_quiet(api, run, lambda names: QUIET_S if unheard <= names else IN_FLIGHT_S)
+            remove_until_quiet(api, run, lambda found: QUIET_S if unheard <= found else IN_FLIGHT_S)
             return 0
         except TestbedError:  # the daemon restarts, or hangs: there is nobody left to tell
             time.sleep(TRY_AGAIN_S)
