@@ -118,16 +118,20 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 def text_of(value: Value, reading: Reading, what: str = "text") -> Text:
     """A scalar, as text. Raises Refused for anything else, and for words that YAML readers disagree on."""
     if isinstance(value, Map):
-        raise Refused(f"expected {what}, found a mapping", _misread_colon(value, reading))
+        raise Refused(f"expected {what}, found a mapping", _misread_colon(value, reading), value)
     if isinstance(value, Nothing):
-        raise Refused(f"expected {what}, found nothing", 'an empty text is written ""')
+        raise Refused(f"expected {what}, found nothing", 'an empty text is written ""', value)
     if not isinstance(value, Text):
-        raise Refused(f"expected {what}, found {called(value)}")
+        raise Refused(f"expected {what}, found {called(value)}", at=value)
     if value.plain and _READ_DIFFERENTLY.fullmatch(value):
-        raise Refused(f"{value} without quotes is read differently by different YAML readers", f"write '{value}'")
+        raise Refused(
+            f"{value} without quotes is read differently by different YAML readers", f"write '{value}'", value
+        )
     bad = next((c for c in value if c == "\0" or "\ud800" <= c <= "\udfff"), None)
     if bad is not None:
-        raise Refused(f"the text has the character U+{ord(bad):04X}, which no file or command line can hold")
+        raise Refused(
+            f"the text has the character U+{ord(bad):04X}, which no file or command line can hold", at=value
+        )
     return value
 
 
@@ -253,6 +257,7 @@ class Part(BaseModel):
 
     _mark: Mark = PrivateAttr(default=Mark())
     _keys: dict[str, Text] = PrivateAttr(default_factory=dict)
+    _broken: bool = PrivateAttr(default=False)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -260,7 +265,9 @@ class Part(BaseModel):
         reading = reading_of(info)
         written = cls._mapping(value, reading, info)
         if written is None:
-            return cls.model_construct()
+            made = cls.model_construct()
+            made._broken = True
+            return made
         known = cls.known()
         for key, _ in written.written():
             if key not in known:
@@ -338,6 +345,11 @@ class Part(BaseModel):
     @property
     def mark(self) -> Mark:
         return self._mark
+
+    @property
+    def broken(self) -> bool:
+        """It was no mapping at all, and this is a stand-in."""
+        return self._broken
 
     def at(self, key: str = "") -> Mark:
         """Where a key stands; where the whole part stands if it was not written."""

@@ -363,6 +363,8 @@ class Scenario(Part):
         first = next(iter(written.written()), None)
         if "testbed" in written and first and first[0] != "testbed":
             reading.add(written.key("testbed"), "`testbed` comes first in the file")
+        if written.get("hosts") == {}:
+            reading.add(written.key("hosts"), "there is no host")
 
 
 def exactly_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> None:

@@ -85,8 +85,6 @@ def _sizes(scenario: Scenario, reading: Reading) -> bool:
     for size, most, what in sizes:
         if size > most:
             reading.add(scenario.at("hosts"), f"{size} {what}, and {most} are the most that a scenario may have")
-    if not hosts and scenario.wrote("hosts"):
-        reading.add(scenario.at("hosts"), "there is no host")
     return all(size <= most for size, most, _ in sizes)
 
 
@@ -153,7 +151,8 @@ def _files(program: Program, reading: Reading) -> None:
 
 def _ending(scenario: Scenario, reading: Reading) -> None:
     runs = any(program.run is not None for host in scenario.hosts.values() for program in host.programs.values())
-    if not runs and scenario.duration is None and scenario.hosts:
+    broken = any(host.broken for host in scenario.hosts.values())
+    if not runs and scenario.duration is None and scenario.hosts and not broken:
         hint = "a program with `run`, or `duration: 10 s` for the whole"
         reading.add(scenario.at("hosts"), "nothing ends the run: there is no `run` and no `duration`", hint)
 

@@ -111,7 +111,7 @@ SysctlName = Annotated[
 def some_text(value: Value, reading: Reading) -> Text:
     text = text_of(value, reading)
     if not text.strip():
-        raise Refused("the text is empty")
+        raise Refused("the text is empty", at=value)
     return text
 
 
@@ -140,7 +140,8 @@ def one_of(words: tuple[str, ...], what: str) -> Callable[[Any, Reading], Text]:
     def read(value: Value, reading: Reading) -> Text:
         text = text_of(value, reading, what)
         if text not in words:
-            raise Refused(f"`{short(text)}` is no {what}", did_you_mean(text, words, f"one of {', '.join(words)}"))
+            hint = did_you_mean(text, words, f"one of {', '.join(words)}")
+            raise Refused(f"`{short(text)}` is no {what}", hint, value)
         return text
 
     return read
