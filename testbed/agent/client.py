@@ -133,8 +133,8 @@ class AgentClient:
             try:
                 with self._lock:
                     self._channel.write(b'{"do":"alive"}\n')
-            except (EngineError, OSError):
-                return  # the next request says so to somebody who can act
+            except Exception:  # closed or broken, in whatever words: the next request says so to who can act
+                return
 
     def _ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         with self._lock:

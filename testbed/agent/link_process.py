@@ -31,7 +31,7 @@ class WireProcess:
         source = launch or _LAUNCH.format(str(Path(testbed.__file__).parent.parent))
         self._number = 0
         self._buffer = b""
-        self._ledger = self.netns = -1
+        self._ledger = -1
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as we live
         with tempfile.TemporaryDirectory(prefix="testbed-wire-") as directory:
             ledger = f"{directory}/ledger"
@@ -47,7 +47,6 @@ class WireProcess:
                 self.scheduler = str(ready["scheduler"])
                 # Both have it open now, and with its name gone nothing is left of it however this ends.
                 self._ledger = os.open(ledger, os.O_RDONLY | os.O_CLOEXEC)
-                self.netns = namespaces.open_network(self.pid)
                 if namespaces.identity(self.pid, "net") == namespaces.identity("self", "net"):
                     raise ConditionError("the wire did not leave the agent's network namespace")
             except BaseException:
@@ -121,7 +120,6 @@ class WireProcess:
         self._process.wait()
         self._process.stdout.close()
         self._stderr.close()
-        for descriptor in (self._ledger, self.netns):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._ledger = self.netns = -1
+        if self._ledger >= 0:
+            os.close(self._ledger)
+            self._ledger = -1

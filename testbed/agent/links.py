@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from testbed.agent import bpf, filters, namespaces, proof, uplink
@@ -32,7 +33,7 @@ class Wanted:
     filters: dict[str, tuple[Filter, ...]]  # by source host
     conditions: dict[str, Condition]
 
-    @property
+    @cached_property
     def demand(self) -> proof.Demand:
         return proof.Demand(
             filters=self.filters,
@@ -40,7 +41,7 @@ class Wanted:
             conditions={link: condition.to_json() for link, condition in self.conditions.items()},
         )
 
-    @property
+    @cached_property
     def longest_stay_s(self) -> float:
         """How long a frame may rightly stay in the wire."""
         stays = [
@@ -185,7 +186,7 @@ class Links:
         peer = f"h{next(n for n in range(len(numbers) + 1) if n not in numbers)}"
         netns = self._hosts[host].netns
         self._touched[host] = peer  # before: half of it may be there when it goes wrong
-        uplink.create(netns, wire.netns, wire.pid, peer, f"connecting {host} to the wire")
+        uplink.create(netns, wire.pid, peer, f"connecting {host} to the wire")
 
     def _tell(self, wire: WireProcess, wanted: Wanted) -> dict[str, Any]:
         held = wire.ask(
@@ -254,9 +255,7 @@ class Links:
         return {
             "problems": problems,
             "hosts": {h: v.to_json() | moment.report["hosts"].get(h, {}) for h, v in moment.views.items()},
-            "links": {
-                link: reported[link] for link in self._wanted.links if link in self._wanted.asked & set(reported)
-            },
+            "links": {link: reported[link] for link in sorted(self._wanted.asked) if link in reported},
             "ring": dict(moment.report.get("ring", {})),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 import socket
 import struct
 from pathlib import Path
@@ -19,7 +20,7 @@ _SIOCETHTOOL = 0x8946
 _GET_TX_CHECKSUM, _SET_TX_CHECKSUM = 0x16, 0x17  # linux/ethtool.h; its own tool is not on every machine
 
 
-def create(netns: int, wire_netns: int, wire_pid: int, peer: str, doing: str) -> None:
+def create(netns: int, wire_pid: int, peer: str, doing: str) -> None:
     """Make the pair, each end right where it belongs.
 
     `gso_max_segs 1` has the kernel cut every super-packet on its way out, and no checksum offload has it fill in
@@ -39,9 +40,13 @@ def create(netns: int, wire_netns: int, wire_pid: int, peer: str, doing: str) ->
     with namespaces.inside(netns):
         _silence_ipv6(NAME)
         _tx_checksum(NAME, switch_off=True)
-    with namespaces.inside(wire_netns):
-        _silence_ipv6(peer)
-    namespaces.batch("ip", [f"link set dev {peer} up arp off"], wire_netns, doing)
+    wire_netns = namespaces.open_network(wire_pid)
+    try:
+        with namespaces.inside(wire_netns):
+            _silence_ipv6(peer)
+        namespaces.batch("ip", [f"link set dev {peer} up arp off"], wire_netns, doing)
+    finally:
+        os.close(wire_netns)  # held open, it would keep the pair alive when the wire is dead
     namespaces.batch("ip", [f"link set dev {NAME} up"], netns, doing)
 
 
