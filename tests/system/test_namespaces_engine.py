@@ -1,4 +1,4 @@
-"""The namespaces engine on this machine: each check of namespaces_checks.py, as root and as an ordinary user."""
+"""The namespaces engine on this machine: each check of its modules here, as root and as an ordinary user."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+import tests.system
 from testbed.engines.namespaces import PACKAGES, base_interpreter
 from tests.conftest import missing
-from tests.system import namespaces_checks as checks
+from tests.system import namespaces_isolation, namespaces_lab, namespaces_life
 
 ORDINARY = 54321  # a uid that no account has: nothing but the kernel's rules counts
 KILLS = 20
@@ -33,9 +35,11 @@ class User:
     tree: Path
     who: dict[str, Any] = field(default_factory=dict)
 
-    def argv(self, check: str) -> list[str]:
-        script = self.tree / "tests/system/namespaces_checks.py"
-        return [self.python, "-X", "dev", "-W", "error", "-IS", str(script), str(self.tree), check]
+    def argv(self, module: ModuleType, check: str) -> list[str]:
+        code = (
+            f"import sys; sys.path.insert(0, {str(self.tree)!r}); from {module.__name__} import {check}; {check}()"
+        )
+        return [self.python, "-X", "dev", "-W", "error", "-IS", "-c", code]
 
 
 @pytest.fixture(scope="module", params=["root", "ordinary user"])
@@ -57,7 +61,9 @@ def readable_copy(tree: Path) -> Path:
     tree.chmod(0o755)
     shutil.copytree(Path(PACKAGES, "testbed"), tree / "testbed")
     (tree / "tests/system").mkdir(parents=True)
-    shutil.copy2(checks.__file__, tree / "tests/system")
+    for module in (tests, tests.system, namespaces_isolation, namespaces_lab, namespaces_life):
+        path = Path(str(module.__file__))
+        shutil.copy2(path, tree / path.relative_to(PACKAGES))
     for path in tree.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return tree
@@ -75,9 +81,21 @@ def readable_interpreter(who: dict[str, Any]) -> str:
     raise AssertionError
 
 
-@pytest.mark.parametrize("check", checks.CHECKS)
-def test_namespaces(user: User, check: str) -> None:
-    done = subprocess.run(user.argv(check), capture_output=True, text=True, cwd="/", timeout=120, **user.who)
+@pytest.mark.parametrize("check", namespaces_isolation.CHECKS)
+def test_isolation(user: User, check: str) -> None:
+    passes(user, namespaces_isolation, check)
+
+
+@pytest.mark.parametrize("check", namespaces_life.CHECKS)
+def test_life(user: User, check: str) -> None:
+    passes(user, namespaces_life, check)
+
+
+def passes(user: User, module: ModuleType, check: str) -> None:
+    """It ends well and says nothing, not even a warning of Python's."""
+    done = subprocess.run(
+        user.argv(module, check), capture_output=True, text=True, cwd="/", timeout=120, **user.who
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -85,18 +103,18 @@ def test_nothing_outlives_a_killed_orchestrator(user: User) -> None:
     """Killed at moments spread over its life: from before the lab's first process to when programs are busy."""
     for number in range(KILLS):
         lab = f"lab-{os.getpid()}-{number}"  # in the orchestrator's command line too, and so in its forks'
-        argv = [*user.argv("live_until_killed"), lab]
+        argv = [*user.argv(namespaces_life, "live_until_killed"), lab]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd="/", **user.who)
         assert process.stdout is not None
         with process, process.stdout:
             process.stdout.readline()
             time.sleep(0.4 * number / KILLS)
-            while number == KILLS - 1 and len(checks.processes_of(lab)) < BUSY:
+            while number == KILLS - 1 and len(namespaces_lab.processes_of(lab)) < BUSY:
                 time.sleep(0.01)
             process.kill()
         deadline, quiet = time.monotonic() + GONE_S, 0
         while quiet < 2:  # one look can miss a process in the middle of an exec
-            left = checks.processes_of(lab)
+            left = namespaces_lab.processes_of(lab)
             assert not left or time.monotonic() < deadline, left
             quiet = 0 if left else quiet + 1
             time.sleep(0.01)
