@@ -104,7 +104,7 @@ def a_flood_of_output_keeps_flowing() -> None:
         for _ in range(5):
             began = time.monotonic()
             assert run(engine, "alice", "echo", "hi").text == "hi"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
         for flood in floods:
             assert flood.end(60).exit == 0
             assert len(flood.stdout) == size
@@ -225,7 +225,7 @@ def nothing_is_left_after_down() -> None:
     assert len(processes_of(engine.lab)) >= 5  # launcher, process 1, builder and two hosts
     began = time.monotonic()
     engine.down()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert processes_of(engine.lab) == []
     assert sleeper.exit == "SIGKILL"
     engine.down()
