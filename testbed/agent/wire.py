@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     scheduler = _be_punctual()
     path = Path(ledger_fd)
     Control(path, 0, 1).run({"ready": {"pid": os.getpid(), "scheduler": scheduler}})
+    while path.take(256):
+        pass  # what came in is on record, though it goes nowhere
     path.abandon()
     path.write_ledger(end=True)
     path.close()

@@ -1,9 +1,9 @@
 """A lab for tests of the wire: two or three hosts on a bridge, their filters, and the wire in their midst.
 
-Runs as a program of its own, `PYTHON -IS wire_lab.py EXPERIMENT ARGUMENTS`, as the first process of a fresh network
-namespace (and user namespace, for an ordinary user), so it needs the standard library only. It prints what happened
-as one JSON object and asserts nothing: `test_wire.py` judges. Sockets of every host are held by this one process: a
-socket stays in the namespace in which it was made.
+Runs as a program of its own, `PYTHON -IS wire_lab.py EXPERIMENT ARGUMENTS`, as the first process of a fresh
+network namespace (and user namespace, for an ordinary user), so it needs the standard library only. It prints what
+happened as one JSON object and asserts nothing: `test_wire.py` judges. Sockets of every host are held by this one
+process: a socket stays in the namespace in which it was made.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ def run(*argv: str, stdin: str = "") -> str:
     return done.stdout
 
 
+def batch(tool: str, *lines: str) -> None:
+    run(tool, "-batch", "-", stdin="\n".join(lines))
+
+
 def egress_program(macs: list[str]) -> str:
     """Classic BPF: our own frames, not ARP and not IGMP, to a group or to one of these addresses."""
     tests = [(0x20, 0, 0, int(mac.replace(":", "")[4:], 16)) for mac in macs]
@@ -73,7 +77,7 @@ def transmit_checksum_off(device: str) -> None:
 class Host:
     """A network namespace with eth0 on the bridge."""
 
-    def __init__(self, name: str, number: int) -> None:
+    def __init__(self, name: str, number: int, mtu: int) -> None:
         self.name, self.ip, self.mac = name, f"198.18.0.{number + 2}", f"02:42:c6:12:00:{number + 2:02x}"
         self.pid = os.fork()
         if self.pid == 0:
@@ -84,18 +88,16 @@ class Host:
             time.sleep(0.001)
         self.netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
-        run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
+        run("ip", "link", "set", f"p-{name}", "master", "br0", "mtu", str(mtu), "up")
         with self.inside():
             Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
-            run(
+            batch(
                 "ip",
-                "-batch",
-                "-",
-                stdin=f"""link set lo up
-                link set eth0 address {self.mac} up
-                addr add {self.ip}/24 broadcast + dev eth0
-                route add 224.0.0.0/4 dev eth0
-                route add 255.255.255.255 dev eth0""",
+                "link set lo up",
+                f"link set eth0 address {self.mac} mtu {mtu} up",
+                f"addr add {self.ip}/24 broadcast + dev eth0",
+                "route add 224.0.0.0/4 dev eth0",
+                "route add 255.255.255.255 dev eth0",
             )
 
     @contextlib.contextmanager
@@ -125,14 +127,14 @@ class Host:
                 "peer", "name", device, "mtu", "65535", "netns", str(wire_pid))  # fmt: skip
             transmit_checksum_off("w0")
             run("ip", "link", "set", "w0", "up")
-            run(
+            back = 'bpf bytecode "1,6 0 0 4294967295" action mirred egress redirect dev eth0'
+            out = f'bpf bytecode "{egress_program(peers)}" action mirred egress redirect dev w0'
+            batch(
                 "tc",
-                "-batch",
-                "-",
-                stdin=f"""qdisc add dev eth0 clsact
-                qdisc add dev w0 clsact
-                filter add dev w0 ingress protocol all pref 1 bpf bytecode "1,6 0 0 4294967295" action mirred egress redirect dev eth0
-                filter add dev eth0 egress protocol all pref 1 bpf bytecode "{egress_program(peers)}" action mirred egress redirect dev w0""",
+                "qdisc add dev eth0 clsact",
+                "qdisc add dev w0 clsact",
+                f"filter add dev w0 ingress protocol all pref 1 {back}",
+                f"filter add dev eth0 egress protocol all pref 1 {out}",
             )
         run("nsenter", "-t", str(wire_pid), "-n", "ip", "link", "set", device, "arp", "off", "up")
 
@@ -149,18 +151,15 @@ class Host:
 
 
 class Lab:
-    """Hosts, links between them, and the wire. Neighbours are learnt by ARP, before the filters are there."""
+    """Hosts that know each other's addresses, links between them, and the wire."""
 
-    def __init__(self, names: str = "ab") -> None:
-        run(
-            "ip", "-batch", "-", stdin="link set lo up\nlink add br0 type bridge mcast_snooping 0\nlink set br0 up"
-        )
-        self.hosts = {name: Host(name, number) for number, name in enumerate(names)}
+    def __init__(self, names: str = "ab", mtu: int = 1500) -> None:
+        batch("ip", "link set lo up", f"link add br0 mtu {mtu} type bridge mcast_snooping 0", "link set br0 up")
+        self.hosts = {name: Host(name, number, mtu) for number, name in enumerate(names)}
         for host in self.hosts.values():
             with host.inside():
                 others = [other for other in self.hosts.values() if other is not host]
-                run("ip", "-batch", "-", stdin="\n".join(
-                    f"neigh replace {o.ip} lladdr {o.mac} dev eth0 nud permanent" for o in others))  # fmt: skip
+                batch("ip", *[f"neigh replace {o.ip} lladdr {o.mac} dev eth0 nud permanent" for o in others])
         self.ledger = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self.wire = subprocess.Popen(
             [sys.executable, "-IS", "-c", WIRE, ROOT, "--ledger", self.ledger.name],
@@ -230,27 +229,38 @@ class Lab:
 
     def close(self) -> None:
         assert self.wire.stdin and self.wire.stdout
-        self.wire.stdin.close()
+        with contextlib.suppress(OSError):  # an experiment may have closed it
+            self.wire.stdin.close()
         self.wire.wait()
         self.wire.stdout.close()
         self.ledger.close()
         for host in self.hosts.values():
             host.close()
 
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 class Receiver:
     """A thread that notes (sequence number, arrival time) of every datagram at a socket."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.socket, self.got = sock, []
+        self.socket = sock
         self.got: list[tuple[int, int]] = []
+        self.damaged = 0
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         receive, put, clock = self.socket.recv, self.got.append, time.monotonic_ns
         while data := receive(65536):
-            put((int.from_bytes(data[:4], "big"), clock()))
+            now = clock()
+            number = int.from_bytes(data[:4], "big")
+            put((number, now))
+            self.damaged += data != message(number, len(data))
 
     def stop(self) -> list[tuple[int, int]]:
         with contextlib.suppress(OSError):
@@ -260,30 +270,163 @@ class Receiver:
         return self.got
 
 
+def message(number: int, size: int) -> bytes:
+    return (number.to_bytes(4, "big") * (size // 4 + 1))[:size]
+
+
+def send(
+    sock: socket.socket, to: tuple[str, int], count: int, size: int, gap_us: int, first: int = 0
+) -> list[int]:
+    """Datagrams first, first + 1, ... with a gap between them. Returns when each was handed to the kernel."""
+    sent, start = [], time.monotonic_ns()
+    for number in range(count):
+        while time.monotonic_ns() < start + number * gap_us * 1000:
+            time.sleep(0)
+        data = message(first + number, size)
+        sent.append(time.monotonic_ns())
+        sock.sendto(data, to)
+    return sent
+
+
 def probe(
-    link: dict[str, Any], count: int = 200, size: int = 100, gap_us: int = 1000, **more: Any
+    links: dict[str, dict[str, Any]],
+    count: int = 200,
+    size: int = 100,
+    gap_us: int = 1000,
+    mtu: int = 1500,
+    max_frame: int = MAX_FRAME,
+    senders: int = 1,
 ) -> dict[str, Any]:
-    """a sends datagrams to b under this condition."""
-    lab = Lab()
-    try:
-        answer = lab.conditions({"a->b": link}, **more)
+    """a sends datagrams to b, in turns from several sockets."""
+    with Lab(mtu=mtu) as lab:
+        answer = lab.conditions(links, max_frame=max_frame)
         receiver = Receiver(lab.hosts["b"].socket(socket.SOCK_DGRAM, 9000))
-        sent = []
-        with lab.hosts["a"].socket(socket.SOCK_DGRAM) as sender:
-            sender.connect((lab.hosts["b"].ip, 9000))
-            start = time.monotonic_ns()
-            for number in range(count):
-                while time.monotonic_ns() < start + number * gap_us * 1000:
-                    time.sleep(0)
-                sent.append(time.monotonic_ns())
-                sender.send(number.to_bytes(4, "big") + bytes(size - 4))
+        sockets = [lab.hosts["a"].socket(socket.SOCK_DGRAM) for _ in range(senders)]
+        sent: list[int] = []
+        for number in range(0, count, senders):
+            for place, each in enumerate(sockets):
+                sent += send(each, (lab.hosts["b"].ip, 9000), 1, size, 0, number + place)
+            while time.monotonic_ns() < sent[0] + (number + senders) * gap_us * 1000:
+                time.sleep(0)
+        for each in sockets:
+            each.close()
         evidence = lab.evidence()
-        return evidence | {"answer": answer, "sent": sent, "got": receiver.stop()}
-    finally:
-        lab.close()
+        got = receiver.stop()
+        return evidence | {"answer": answer, "sent": sent, "got": got, "damaged": receiver.damaged}
 
 
-EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {"probe": probe}
+def group(links: dict[str, dict[str, Any]], count: int = 200) -> dict[str, Any]:
+    """a sends to the broadcast address, to a multicast group that only b has joined, and c sends to b directly."""
+    with Lab("abc") as lab:
+        lab.conditions(links)
+        a, b, c = (lab.hosts[name] for name in "abc")
+        receivers = {}
+        for host in (b, c):
+            for what, port in (("broadcast", 9000), ("multicast", 9001)):
+                sock = host.socket(socket.SOCK_DGRAM, port)
+                if what == "multicast" and host is b:
+                    member = socket.inet_aton("239.1.1.1") + socket.inet_aton(host.ip)
+                    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+                receivers[f"{host.name} {what}"] = Receiver(sock)
+        direct = Receiver(b.socket(socket.SOCK_DGRAM, 9002))
+        with a.socket(socket.SOCK_DGRAM) as sender, c.socket(socket.SOCK_DGRAM) as bystander:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            send(sender, ("198.18.0.255", 9000), count, 100, 500)
+            send(sender, ("239.1.1.1", 9001), count, 100, 500)
+            send(bystander, (b.ip, 9002), count, 100, 500)
+        evidence = lab.evidence()
+        got = {name: [number for number, _ in each.stop()] for name, each in receivers.items()}
+        return evidence | {"got": got, "direct": len(direct.stop())}
+
+
+def stream(links: dict[str, dict[str, Any]], size: int) -> dict[str, Any]:
+    """a sends a file to b by TCP."""
+    data = os.urandom(1 << 20) * (size >> 20)
+    received = hashlib.sha256()
+    with Lab() as lab:
+        lab.conditions(links)
+        listener = lab.hosts["b"].socket(socket.SOCK_STREAM, 9000)
+        listener.listen(1)
+
+        def receive() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while piece := connection.recv(1 << 18):
+                    received.update(piece)
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        with lab.hosts["a"].socket(socket.SOCK_STREAM) as sender:
+            sender.connect((lab.hosts["b"].ip, 9000))
+            begun = time.monotonic_ns()
+            sender.sendall(data)
+            sender.shutdown(socket.SHUT_WR)
+            thread.join()
+        took = time.monotonic_ns() - begun
+        listener.close()
+        hashes = [hashlib.sha256(data).hexdigest(), received.hexdigest()]
+        return lab.evidence(hashes=hashes, took_ns=took)
+
+
+def refused(links: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """a sends to a port of b that nobody has, and waits for the ICMP error."""
+    with Lab() as lab:
+        lab.conditions(links)
+        answers = []
+        with lab.hosts["a"].socket(socket.SOCK_DGRAM) as sender:
+            sender.settimeout(0.3)
+            sender.connect((lab.hosts["b"].ip, 9))
+            for _ in range(3):
+                begun = time.monotonic_ns()
+                sender.send(b"anybody?")
+                try:
+                    sender.recv(100)
+                except OSError as problem:
+                    answers.append([type(problem).__name__, time.monotonic_ns() - begun])
+        return lab.evidence(answers=answers)
+
+
+def closed(links: dict[str, dict[str, Any]], how: str) -> dict[str, Any]:
+    """Traffic before and after the wire ends, or loses its conditions. What passes after that slipped past."""
+    with Lab() as lab:
+        lab.conditions(links)
+        a, b = lab.hosts["a"], lab.hosts["b"]
+        receiver = Receiver(b.socket(socket.SOCK_DGRAM, 9000))
+        answer: Any = None
+        with a.socket(socket.SOCK_DGRAM) as sender:
+            send(sender, (b.ip, 9000), 50, 100, 1000)
+            time.sleep(0.3)
+            if how == "killed":
+                lab.wire.kill()
+                answer = lab.wire.wait()
+            elif how == "end of input":
+                send(sender, (b.ip, 9000), 50, 100, 0, 50)  # these are under way when it ends
+                time.sleep(0.02)
+                assert lab.wire.stdin
+                lab.wire.stdin.close()
+                answer = lab.wire.wait()
+            elif how == "refused":
+                answer = lab.apply(["a"], {"a->b": {"loss_ratio": 2}}, 7, MAX_FRAME)
+            elif how == "another pair only":
+                answer = lab.apply(["a"], {"a->a": {}}, 7, MAX_FRAME)
+            before = len(receiver.got)
+            with contextlib.suppress(OSError):  # a dead device may say so to the sender
+                send(sender, (b.ip, 9000), 50, 100, 1000, 1000)
+            time.sleep(0.2)
+        report = lab.ask("report")["ok"] if lab.wire.poll() is None else None
+        ledger = Path(lab.ledger.name).read_bytes()
+        frames = decode(ledger) if how == "end of input" else None
+        after = [number for number, _ in receiver.stop()]
+        return {"answer": answer, "before": before, "got": after, "report": report, "ledger": frames}
+
+
+EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "probe": probe,
+    "group": group,
+    "stream": stream,
+    "refused": refused,
+    "closed": closed,
+}
 
 if __name__ == "__main__":
     print(json.dumps(EXPERIMENTS[sys.argv[1]](**json.loads(sys.argv[2]))))
