@@ -31,6 +31,7 @@ class Wanted:
     links: dict[str, dict[str, Any]]  # by id, with those that only group frames need
     asked: frozenset[str]
     filters: dict[str, tuple[Filter, ...]]  # by source host
+    devices: dict[str, tuple[str, ...]]  # by host, what frames of links pass
     conditions: dict[str, Condition]
 
     @cached_property
@@ -39,6 +40,7 @@ class Wanted:
             filters=self.filters,
             links={link: link if link in self.asked else data["source"] for link, data in self.links.items()},
             conditions={link: condition.to_json() for link, condition in self.conditions.items()},
+            devices=self.devices,
         )
 
     @cached_property
@@ -75,7 +77,7 @@ def decide(seed: int, links: Sequence[Mapping[str, Any]], hosts: Mapping[str, Ho
                 link_id = f"{source}->{name} over {network}"
                 by_id[link_id] = _for_wire(link_id, hosts[source], host, network, {})
                 conditions[link_id] = Condition()
-    return Wanted(seed, by_id, asked, _filters(by_id, asked, hosts), conditions)
+    return Wanted(seed, by_id, asked, _filters(by_id, asked, hosts), _devices(by_id, asked, hosts), conditions)
 
 
 def _ends(link: Mapping[str, Any], hosts: Mapping[str, Host]) -> tuple[Host, Host]:
@@ -131,6 +133,20 @@ def _filters(
     return {source: tuple(mine) for source, mine in found.items()}
 
 
+def _devices(
+    links: Mapping[str, dict[str, Any]], asked: frozenset[str], hosts: Mapping[str, Host]
+) -> dict[str, tuple[str, ...]]:
+    passed: dict[str, set[str]] = {}
+    for link_id in asked:
+        link = links[link_id]
+        passed.setdefault(link["source"], set()).add(uplink.NAME)
+        for name in (link["source"], link["target"]):
+            nic = hosts[name].nic_of(link["network"])
+            assert nic is not None
+            passed.setdefault(name, set()).add(nic.name)
+    return {host: tuple(sorted(devices)) for host, devices in sorted(passed.items())}
+
+
 class Links:
     """The one state of links that a machine has, and the wire that applies it."""
 
@@ -142,14 +158,6 @@ class Links:
         self._touched: dict[str, str] = {}  # host -> name of its w0's other end, in the wire's namespace
         self._start: proof.Moment | None = None
         self._offsets: dict[str, int] = {}
-
-    @property
-    def in_force(self) -> bool:
-        return self._start is not None and bool(self._touched)
-
-    @property
-    def scheduler(self) -> str | None:
-        return self._wire.scheduler if self._wire else None
 
     def set(self, wanted: Wanted, hosts: Mapping[str, Host]) -> dict[str, Any]:
         """Make the state of every link what is wanted. Returns what the wire and the kernel hold afterwards.
@@ -215,8 +223,8 @@ class Links:
         doing, netns = f"reading back the filters of {host}", self._hosts[host].netns
         shown = namespaces.ask("ip", ["link show"], netns, doing)[0]
         links = {link["ifname"]: link for link in shown}
-        devices = [dev for dev in self._devices(host) if dev in links]
-        seen = filters.read(devices, netns, doing)
+        devices = [dev for dev in self._devices(host) if dev in links and host in self._touched]
+        seen = filters.read(devices, netns, doing) if devices else []
         offload = uplink.NAME in links and uplink.has_checksum_offload(netns)
         return proof.View(tuple(seen), links, offload)
 
@@ -228,12 +236,11 @@ class Links:
 
     def _baseline(self, wire: WireProcess, wanted: Wanted) -> proof.Moment:
         """The first moment. Counts that differ already, and stay so, are what later ones are compared with."""
-        hosts = list(wanted.filters)
-        moment = self._moment(wire, hosts)
+        moment = self._moment(wire, list(wanted.devices))
         deadline = time.monotonic() + _SETTLE_S
         while (left := proof.unread({}, moment)) and time.monotonic() < deadline:
             time.sleep(0.01)
-            moment = self._moment(wire, hosts, moment)
+            moment = self._moment(wire, list(left), moment)
             if proof.unread({}, moment) == left:
                 break
         self._offsets = proof.unread({}, moment)
@@ -264,8 +271,7 @@ class Links:
     ) -> tuple[list[proof.Problem], proof.Moment]:
         for_s = _DRAIN_S + wanted.longest_stay_s
         wire.ask("drain", wait_s=for_s + 10, for_s=for_s)  # what does not leave in time, it records as unasked
-        hosts = list(wanted.filters)
-        moment = self._moment(wire, hosts)
+        moment = self._moment(wire, list(wanted.devices))
         deadline = time.monotonic() + _SETTLE_S
         while (left := proof.unread(self._offsets, moment)) and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -38,6 +38,7 @@ class Agent:
         self.hosts: dict[str, Host] = {}
         self.links = the_links or links.Links()
         self.canary = Canary()
+        self.run_goes_on = False
         self._doors: list[str] = []
 
     def operations(self) -> dict[str, Callable[[Json], Json]]:
@@ -95,7 +96,7 @@ class Agent:
     def set_conditions(self, request: Json) -> Json:
         wanted = links.decide(request["seed"], request["links"], self.hosts)
         answer = self.links.set(wanted, self.hosts)
-        self.canary = Canary()
+        self.canary, self.run_goes_on = Canary(), True
         return answer
 
     def lookup(self, request: Json) -> Json:
@@ -114,6 +115,7 @@ class Agent:
         return {"sent": processes.send_signal(host, request["pid"], request["signal"], tree)}
 
     def check(self, _: Json) -> Json:
+        self.run_goes_on = False
         return {**self.links.check(), "canary_p99_ns": self.canary.p99_ns()}
 
     def ledger(self, request: Json) -> Json:
@@ -155,7 +157,7 @@ class Loop:
         self._source, self._sink = source, sink
         self._alive_every_s, self._silence_s = alive_every_s, silence_s
         self._stop, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._buffer = b""
+        self._pieces: list[bytes] = []  # of a line that has not ended yet
         self._spoke = self._heard = time.monotonic()
 
     def run(self) -> None:
@@ -193,20 +195,21 @@ class Loop:
                 if not piece:
                     return
                 self._heard = time.monotonic()
-                self._buffer += piece
-                if not self._answer_lines():
+                self._pieces.append(piece)
+                if b"\n" in piece and not self._answer_lines():
                     return
 
     def _wait(self) -> list[int]:
         descriptors = [self._source, self._stop]
-        if self._agent.links.in_force:
+        if self._agent.run_goes_on:
             return self._agent.canary.wait(descriptors)
         return select.select(descriptors, [], [], min(1.0, self._alive_every_s, self._silence_s))[0]
 
     def _answer_lines(self) -> bool:
         """False if nobody reads the answers any more, or the end was asked for."""
-        while b"\n" in self._buffer:
-            line, _, self._buffer = self._buffer.partition(b"\n")
+        *lines, rest = b"".join(self._pieces).split(b"\n")
+        self._pieces = [rest]
+        for line in lines:
             answer = self._answer(line)
             self._heard = time.monotonic()  # a long request is not a silence
             if answer is not None and not self._write(answer):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import linux
-from testbed.errors import CommandError
+from testbed.errors import CommandError, EngineError
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _TIMEOUT_S = 60  # no command of ours takes a second; this only ends a wait on a kernel that hangs
@@ -43,11 +43,22 @@ def inside(netns: int | None) -> Iterator[None]:
 
 
 def run(argv: Sequence[str], stdin: str = "", netns: int | None = None, doing: str = "") -> str:
-    """A command's output. Raises CommandError with its argv, status and message; FileNotFoundError."""
-    with inside(netns):
-        done = subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, env=_ENVIRONMENT, timeout=_TIMEOUT_S, check=False
-        )
+    """A command's output. Raises CommandError with its argv, status and message, or EngineError."""
+    try:
+        with inside(netns):
+            done = subprocess.run(
+                argv,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                env=_ENVIRONMENT,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+    except FileNotFoundError as problem:
+        raise EngineError(f"{doing}: there is no {argv[0]} here; the package is called iproute2") from problem
+    except subprocess.TimeoutExpired as problem:
+        raise EngineError(f"{doing}: {' '.join(argv)} did not end within {_TIMEOUT_S} s") from problem
     if done.returncode != 0:
         raise CommandError(argv, done.returncode, _named_lines(done.stderr, stdin), doing)
     return done.stdout

@@ -18,9 +18,9 @@ Problem = tuple[str, str, str]  # outcome, link id or host or "", text
 
 @dataclass(frozen=True)
 class View:
-    """One source host as the kernel shows it at one moment."""
+    """One host as the kernel shows it at one moment."""
 
-    filters: tuple[Seen, ...]  # of its impaired interfaces and of w0
+    filters: tuple[Seen, ...]  # of its interfaces and of w0; of a source only
     links: Mapping[str, dict[str, Any]]  # every interface, as `ip -j -d -s link show` has it
     checksum_offload: bool = False  # of w0
 
@@ -46,7 +46,7 @@ class View:
 class Moment:
     """Everything that is read when a proof is taken."""
 
-    views: Mapping[str, View]  # by source host
+    views: Mapping[str, View]  # by host: sources and targets
     report: Mapping[str, Any]  # the wire's; see its protocol
 
     def frames_in(self, host: str) -> int:
@@ -58,13 +58,15 @@ class Moment:
 
 @dataclass(frozen=True)
 class Demand:
-    """What has to be there: filters by source host, and links by the host that answers for them."""
+    """What has to be there.
 
-    filters: Mapping[str, tuple[Filter, ...]]
-    links: Mapping[
-        str, str
-    ]  # link id -> whom a problem names: the link itself, or a host for one nobody asked for
-    conditions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    `links`: whom a problem of each names, the link itself or a source host where nobody asked for the link.
+    """
+
+    filters: Mapping[str, tuple[Filter, ...]]  # by source host
+    links: Mapping[str, str]
+    conditions: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # by link
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by host, what frames of links pass
 
 
 def not_in_force(demand: Demand, start: Moment | None, now: Moment) -> list[Problem]:
@@ -132,8 +134,8 @@ def lost_frames(demand: Demand, start: Moment, now: Moment, offsets: Mapping[str
             _lost(who, unexplained, f"sent by {', '.join(hosts)}, they never reached its receive ring")
         )
     problems += _lost_in_the_wire(demand, start, now)
-    for host, view in now.views.items():
-        problems += _dropped(host, start.views[host], view)
+    for host, devices in demand.devices.items():
+        problems += _dropped(host, devices, start.views[host], now.views[host])
     return problems
 
 
@@ -154,8 +156,8 @@ def _lost_in_the_wire(demand: Demand, start: Moment, now: Moment) -> Iterable[Pr
         yield _lost("", sum(counted.values()) - known, why)
 
 
-def _dropped(host: str, start: View, now: View) -> Iterable[Problem]:
-    for dev in now.links:
+def _dropped(host: str, devices: Iterable[str], start: View, now: View) -> Iterable[Problem]:
+    for dev in devices:
         for word, before, after in zip(("receiving", "sending"), start.drops(dev), now.drops(dev), strict=True):
             if after != before:
                 yield (

@@ -94,7 +94,9 @@ def test_hardware_address_and_loopback() -> None:
 def test_no_interface_with_the_address() -> None:
     seen = right()
     seen["links"][2]["addr_info"] = []
-    with pytest.raises(ConditionError, match=r"a has no interface with 198.18.1.2 for wan; it has 198.18.0.2 on eth0"):
+    with pytest.raises(
+        ConditionError, match=r"a has no interface with 198.18.1.2 for wan; it has 198.18.0.2 on eth0"
+    ):
         baseline.link_commands(host(), seen)
 
 

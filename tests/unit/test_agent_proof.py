@@ -396,10 +396,25 @@ def test_counts_are_compared_from_where_they_began() -> None:
 
 def test_a_link_that_nobody_asked_for_answers_by_its_host() -> None:
     wanted = links.decide(1, [link("a", "b")], HOSTS)
-    views = {"a": START.views["a"]}
+    views = START.views
     now = Moment(views, {"hosts": {}, "links": {"a->b over lan": {}, "a->c over lan": {"unasked": 1}}, "ring": {}})
     found = proof.lost_frames(wanted.demand, Moment(views, {}), now, {})
     assert found == [("inconclusive", "a", "the wire itself lost 1 frames: on a->c over lan")]
+
+
+def test_an_interface_that_no_link_passes_may_drop_what_it_likes() -> None:
+    assert WANTED.devices == {"a": ("eth0", "w0"), "b": ("eth0", "w0")}
+    assert prove(with_link("eth1", stats64={"rx": {"dropped": 3}, "tx": {"dropped": 4}})) == []
+
+
+def test_a_host_that_only_receives_is_watched_too() -> None:
+    wanted = links.decide(1, [link("a", "c")], HOSTS)
+    assert wanted.filters.keys() == {"a"}
+    assert wanted.devices == {"a": ("eth0", "w0"), "c": ("eth0",)}
+    dropped = View((), {"eth0": nic(2, (5, 0))})
+    start = Moment({"a": START.views["a"], "c": View((), {"eth0": nic(2)})}, {})
+    found = proof.lost_frames(wanted.demand, start, Moment({"a": START.views["a"], "c": dropped}, {}), {})
+    assert found == [("inconclusive", "c", "the kernel dropped 5 frames at eth0 of c on receiving, unasked")]
 
 
 def test_the_demand_of_nothing() -> None:

@@ -49,7 +49,10 @@ def mld(kind: int) -> bytes:
         (frame(MULTICAST_6, IPV6, icmpv6(128)), True),
         *[(frame(MULTICAST_6, IPV6, icmpv6(n)), n not in range(133, 138)) for n in (132, 133, 135, 137, 138)],
         *[(frame(B, IPV6, icmpv6(n)), n not in range(133, 138)) for n in (132, 133, 135, 137, 138)],
-        *[(frame(MULTICAST_6, IPV6, mld(n)), n not in (130, 131, 132, 143)) for n in (129, 130, 131, 132, 143, 144)],
+        *[
+            (frame(MULTICAST_6, IPV6, mld(n)), n not in (130, 131, 132, 143))
+            for n in (129, 130, 131, 132, 143, 144)
+        ],
         (frame(B, IPV6, mld(143)), True),
     ],
 )
@@ -93,7 +96,9 @@ def test_every_jump_stays_inside(peers: set[str]) -> None:
 
 def test_text_is_as_tc_prints_it() -> None:
     assert bpf.text(bpf.DROP_ALL) == "1,6 0 0 2"
-    assert bpf.text(bpf.from_source(B)) == "6,40 0 0 6,21 0 3 578,32 0 0 8,21 0 1 3323068419,6 0 0 4294967295,6 0 0 0"
+    assert (
+        bpf.text(bpf.from_source(B)) == "6,40 0 0 6,21 0 3 578,32 0 0 8,21 0 1 3323068419,6 0 0 4294967295,6 0 0 0"
+    )
 
 
 def test_a_load_beyond_the_end_matches_nothing() -> None:
