@@ -41,6 +41,7 @@ MMDEBSTRAP = (
 )  # fmt: skip
 
 IN_THE_IMAGE = ("__init__.py", "errors.py", "linux.py", "agent", "conditions", "measure", "programs")
+OURS_ALONE = ("agent/client.py",)  # the orchestrator's end of the agent
 LAUNCHED = ("datagram", "stream")
 LAUNCHER = f"""#!{PYTHON} -IS
 import sys
@@ -58,8 +59,9 @@ def node_context(machine: str) -> dict[str, bytes]:
     files = {str(path.relative_to(_node_dir())): path.read_bytes() for path in _files(_node_dir())}
     for name in IN_THE_IMAGE:
         for path in _files(package / name):
-            if path.suffix == ".py":
-                files[f"{LIBRARY[1:]}/testbed/{path.relative_to(package)}"] = path.read_bytes()
+            inside = str(path.relative_to(package))
+            if path.suffix == ".py" and inside not in OURS_ALONE:
+                files[f"{LIBRARY[1:]}/testbed/{inside}"] = path.read_bytes()
     for name in LAUNCHED:
         files[f"opt/testbed/bin/{name}"] = LAUNCHER.format(name=name).encode()
     files[HOLD[1:]] = holder_elf(machine)

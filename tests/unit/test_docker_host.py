@@ -1,0 +1,120 @@
+"""What a host and a network are in Docker's words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from testbed.engines import docker_host, docker_inside
+from testbed.engines.docker_host import (
+    at_creation,
+    bridge_name,
+    endpoint,
+    host_config,
+    hosts_file,
+    network_options,
+)
+from testbed.plan.types import Host, Interface, Network
+
+NIC = Interface("eth0", "lan", "198.18.0.2", 24, "02:42:c6:12:00:02")
+HOST = Host(
+    "sensor", None, 1, None, None, (NIC,),
+    (("127.0.0.1", ("localhost",)), ("198.18.0.2", ("sensor", "sensor.lan"))),
+    (), (), {"net.ipv4.tcp_no_metrics_save": "1"}, ("NET_RAW",), (("spool", "/var/spool"),), ("sensor.probe",),
+)  # fmt: skip
+FACTS: dict[str, Any] = {"routes": [], "open_files": 1048576, "ipv6": True}
+
+
+def named(name: str) -> str:
+    return f"testbed-r-{name}"
+
+
+def test_a_host_has_what_the_plan_gives_it_and_no_more() -> None:
+    config = host_config(HOST, named, True, FACTS)
+    assert config["network_mode"] == "testbed-r-lan"
+    assert (config["cap_drop"], config["cap_add"]) == (["ALL"], ["NET_RAW"])
+    assert config["security_opt"] == ["no-new-privileges:true"]
+    assert config["binds"] == {"testbed-r-spool": {"bind": "/var/spool", "mode": "rw"}}
+    assert config["sysctls"] == HOST.sysctls
+    assert config["log_config"].type == "none" and config["dns"] == ["127.0.0.1"]
+    assert config["extra_hosts"] is None
+    assert not {"privileged", "devices", "pid_mode", "ipc_mode", "restart_policy"} & set(config)
+
+
+def test_a_host_without_a_network_has_none() -> None:
+    assert host_config(replace(HOST, interfaces=()), named, True, FACTS)["network_mode"] == "none"
+
+
+def test_what_serves_from_its_first_moment_knows_the_names_from_then() -> None:
+    names = host_config(HOST, named, False, FACTS)["extra_hosts"]
+    assert names == {"localhost": "127.0.0.1", "sensor": "198.18.0.2", "sensor.lan": "198.18.0.2"}
+
+
+@pytest.mark.parametrize(("allowed", "given"), [(1048576, 65536), (65536, 65536), (20000, 20000), (-1, 65536)])
+def test_open_files_are_as_many_as_the_machine_allows(allowed: int, given: int) -> None:
+    limits = host_config(HOST, named, True, FACTS | {"open_files": allowed})["ulimits"]
+    assert [(u.name, u.soft, u.hard) for u in limits] == [("nofile", given, given), ("core", 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "ipv6", "set_by_docker"),
+    [
+        ("net.ipv4.ping_group_range", False, True),
+        ("net.ipv4.conf.all.rp_filter", False, True),
+        ("net.ipv4.conf.default.rp_filter", False, True),
+        ("net.ipv4.conf.eth0.rp_filter", False, False),
+        ("net.ipv4.neigh.eth0.gc_stale_time", False, False),
+        ("net.ipv4.neigh.default.gc_stale_time", False, True),
+        ("net.ipv6.conf.all.disable_ipv6", True, True),
+        ("net.ipv6.conf.all.disable_ipv6", False, False),
+        ("net.core.somaxconn", False, True),
+        ("kernel.shmmax", True, False),
+        ("vm.swappiness", True, False),
+    ],
+)
+def test_docker_sets_what_is_there_before_any_interface(name: str, ipv6: bool, set_by_docker: bool) -> None:
+    assert at_creation({name: "1"}, ipv6) == ({name: "1"} if set_by_docker else {})
+
+
+def test_a_mac_is_asked_for_where_docker_can_be() -> None:
+    assert endpoint(NIC, "1.43") == {"ipv4_address": "198.18.0.2"}
+    assert endpoint(NIC, "1.44") == {"ipv4_address": "198.18.0.2", "mac_address": NIC.mac}
+
+
+def test_a_network_leads_nowhere_and_has_the_plans_addresses() -> None:
+    options = network_options(Network("lan", "198.18.0.0/24", "198.18.0.1"), "tb12345678n0")
+    assert options["driver"] == "bridge"
+    assert options["options"] == {
+        "com.docker.network.bridge.name": "tb12345678n0",
+        "com.docker.network.bridge.enable_ip_masquerade": "false",
+    }
+    assert options["ipam"]["Config"] == [{"Subnet": "198.18.0.0/24", "Gateway": "198.18.0.1"}]
+
+
+def test_a_bridges_name_fits_the_kernel_also_in_a_run_of_many_networks() -> None:
+    assert bridge_name("0123abcd", 7) == "tb0123abcdn7"
+    assert len(bridge_name("0123abcd", 999)) <= 15
+
+
+def test_etc_hosts_is_the_plans() -> None:
+    assert hosts_file(HOST) == "127.0.0.1\tlocalhost\n198.18.0.2\tsensor sensor.lan\n"
+    assert docker_host.NO_RESOLVER.startswith("#") and docker_host.NO_RESOLVER.endswith("\n")
+
+
+def test_files_are_written_in_place_and_what_is_returned_was_read_back(tmp_path: Any) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hosts").write_text("a much longer text than what comes\n" * 3)
+    before = (tmp_path / "etc/hosts").stat().st_ino
+    request = {"write": {"h": [1, {"/etc/hosts": "short\n"}]}}
+    assert docker_inside.write(str(tmp_path), request["write"]["h"][1]) == {"/etc/hosts": "short\n"}  # type: ignore[arg-type]
+    assert (tmp_path / "etc/hosts").stat().st_ino == before, "a bind mount could not be replaced"
+
+
+def test_routes_are_where_unicast_leads_and_never_everywhere() -> None:
+    shown = """[{"dst":"default","gateway":"10.0.0.1"},{"dst":"10.0.0.0/24","dev":"eth0"},
+    {"dst":"10.8.0.9","dev":"wg0"},
+    {"type":"local","dst":"127.0.0.0/8"},{"type":"broadcast","dst":"10.0.0.255"},{"dst":"10.0.0.0/24","table":"7"},
+    {"type":"unicast","dst":"198.18.0.0/15","dev":"vpn"},{"type":"multicast","dst":"224.0.0.0/4"}]"""
+    assert docker_inside.routes(shown) == ["10.0.0.0/24", "10.8.0.9/32", "198.18.0.0/15"]
