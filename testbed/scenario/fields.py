@@ -31,7 +31,7 @@ from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Val
 
 LATER = "is known, but not in this version"
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_READ_DIFFERENTLY = re.compile(r"(?i:on|off|yes|no)|0[0-9]+|[0-9]+(?::[0-9]+)+", re.ASCII)
+READ_DIFFERENTLY = re.compile(r"(?i:on|off|yes|no)|0[0-9]+|[0-9]+(?::[0-9]+)+", re.ASCII)
 
 
 class Refused(Exception):
@@ -123,7 +123,7 @@ def text_of(value: Value, reading: Reading, what: str = "text") -> Text:
         raise Refused(f"expected {what}, found nothing", 'an empty text is written ""', value)
     if not isinstance(value, Text):
         raise Refused(f"expected {what}, found {called(value)}", at=value)
-    if value.plain and _READ_DIFFERENTLY.fullmatch(value):
+    if value.plain and READ_DIFFERENTLY.fullmatch(value):
         raise Refused(
             f"{value} without quotes is read differently by different YAML readers", f"write '{value}'", value
         )

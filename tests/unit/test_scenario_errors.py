@@ -252,7 +252,7 @@ CASES += [
     (
         ADDRESSED + "{a: {networks: {l: {address: 10.1.0.1}}, run: x}}\n",
         4,
-        30,
+        37,
         "no host's address",
         "the gateway's",
     ),

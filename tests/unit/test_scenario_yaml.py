@@ -197,6 +197,7 @@ def test_a_line_that_is_no_yaml_is_repaired(line: str, repaired: str) -> None:
     [
         ("  b: {run: curl -H Host: me a, after: a}", "  b: {run: 'curl -H Host: me a', after: a}"),
         ("  b: {run: echo {a}}", "  b: {run: 'echo {a}'}"),
+        ("  b: {run: get http://a/?x=1}", "  b: {run: 'get http://a/?x=1'}"),
         ("  b: {run: nc -l, 5}", "  b: {run: 'nc -l, 5'}"),
         ('  b: {run: sh -c "a, b", timeout: 5 s}', "  b: {run: 'sh -c \"a, b\"', timeout: 5 s}"),
         ("  b: {run: x, environment: {A: one, two}}", "  b: {run: x, environment: {A: 'one, two'}}"),
