@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import testbed
 from testbed.agent.client import AgentClient
 from testbed.conditions.condition import Condition
 from testbed.plan import types
+from tests.conftest import missing
 
 NOBODY = 65534
 
@@ -308,4 +310,33 @@ def client(of: Lab) -> Iterator[AgentClient]:
             made.close()
 
 
-__all__ = ["AGENT_WITH_WIRE", "Lab", "client", "lab", "make_plan", "replace", "unavailable"]
+Build = Callable[..., AbstractContextManager[Lab]]
+
+
+def builder(who: str) -> Build:
+    """Makes a lab of a plan, for "root" or for a "user"; skips where there can be none."""
+    if reason := unavailable(who):
+        missing("root" if who == "root" else "user namespaces", reason)
+    return lambda *arguments, **options: lab(who, *arguments, **options)
+
+
+def ip_of(plan: types.Plan, host: str, network: str | None = None) -> str:
+    return next(nic.ip for nic in plan.host(host).interfaces if network in (None, nic.network))
+
+
+def ping(where: Lab, source: str, ip: str, count: int = 3) -> list[float]:
+    """Round trips in ms of those that were answered."""
+    said = where.run(source, "ping", "-n", "-c", str(count), "-i", "0.05", "-W", "1", ip, check=False).stdout
+    return [float(found) for found in re.findall(r"time=([\d.]+) ms", said)]
+
+
+def python(where: Lab, host: str, code: str) -> str:
+    return where.run(host, "python3", "-c", code).stdout
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    """What it returns as soon as that is something."""
+    deadline = time.monotonic() + 10
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen within 10 s"
+    return found
