@@ -31,10 +31,10 @@ def _own() -> int:
 @contextmanager
 def inside(netns: int | None) -> Iterator[None]:
     """Stand in the network namespace of that descriptor; None stays where we are. Raises OSError."""
-    if netns is None:
+    home = _own()
+    if netns is None or os.path.sameopenfile(netns, home):
         yield
         return
-    home = _own()
     linux.setns(netns, linux.CLONE_NEWNET)
     try:
         yield

@@ -146,6 +146,8 @@ class Lab:
             or Path("/proc/self/ns/user").stat().st_ino == Path(f"/proc/{self.outer}/ns/user").stat().st_ino
         ):
             step.remove("-U")
+        elif os.geteuid() != 0:
+            step.insert(1, "--preserve-credentials")  # its owner has them all in there already
         if host is not None:
             step += ["nsenter", "-t", str(self.pids[host]), "-m", "-n", "-p", "--"]
         return [*step, *argv]
