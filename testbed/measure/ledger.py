@@ -8,7 +8,8 @@ The binary stream is little-endian: MAGIC, then records, each one tag byte and w
 A name comes before the first frame that uses it. E is written whenever the wire has nothing pending, and it
 must be the last record: a stream that stops anywhere else was cut off, and reading it is an error, not a
 shorter ledger. Frames stand in the order in which their fate was sealed (sent or dropped), not in which they
-came in."""
+came in.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Literal
 from testbed.measure import statistics
 from testbed.measure.statistics import Number
 
-Dimension = Literal["time", "rate", "size", "ratio", "number", "text"]
+Dimension = Literal["time", "rate", "size", "ratio", "number", "text", "status"]
 
 AGGREGATES = ("count", "sum", "min", "mean", "median", "p90", "p95", "p99", "max", "sd", "first", "last")
 NEED_NUMBERS = frozenset(AGGREGATES) - {"count", "first", "last"}
@@ -39,8 +39,9 @@ Value = int | float | Fraction | str | Counts
 class Samples:
     """In the order in which they were taken. Times are ns, rates bit/s, sizes bytes, ratios 0..1.
 
-    `text` holds words as well. An exit status is a number or, if a signal or its timeout ended the program, a
-    word, so the two may stand side by side. A packet that was lost has an infinite delay.
+    `text` holds words as well. A `status` is how a program ended: a number, or a word if a signal or its timeout
+    ended it. What is no whole number is an exact Fraction, so that 0.12 is 12 %; a float is infinite (the delay of
+    a packet that was lost) or a standard deviation.
     """
 
     dimension: Dimension

@@ -74,7 +74,7 @@ def _quotient(value: Number, by: int) -> Number:
     if isinstance(value, float):
         return value / by
     exact = Fraction(value) / by
-    return int(exact) if exact.denominator == 1 else float(exact)
+    return int(exact) if exact.denominator == 1 else exact
 
 
 # ---------------------------------------------------------------- the binomial law

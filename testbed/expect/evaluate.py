@@ -1,0 +1,156 @@
+"""One expectation against the evidence of one run: an outcome and the reason for it.
+
+The test is made for each member of the left side by itself, then joined. What has no value (a program that died,
+a sample too small, a unit that does not match) ends that member's test with an outcome of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+from testbed.expect import compare
+from testbed.expect.compare import Found, Result
+from testbed.expect.evidence import Evidence, Undecided
+from testbed.expect.names import Member, Names, Target, Unknown, matching
+from testbed.expect.show import shown
+from testbed.expect.syntax import Combined, Literally, Operand, Parsed, Reading, Test, Variable
+from testbed.expect.variables import expanded
+from testbed.measure import statistics
+from testbed.measure.records import SEVERITY, Outcome
+from testbed.measure.samples import Dimension, Value
+from testbed.measure.statistics import Number
+
+# One member that holds is enough for `any`; if none does, what could not be decided comes before what failed.
+_ANY: tuple[Outcome, ...] = ("pass", "error", "inconclusive", "fail", "skip")
+
+
+class Evaluator:
+    """Judges the expectations of one plan against one run."""
+
+    def __init__(self, names: Names, evidence: Evidence) -> None:
+        self.names, self.evidence = names, evidence
+
+    def evaluate(self, parsed: Parsed) -> Result:
+        """Raises Unknown for a name that stands for nothing."""
+        left = self.names.resolve(parsed.metric)
+        if parsed.quantifier == "sum of":
+            return self._member(left, None, parsed.test)
+        results = [self._member(left, member, parsed.test) for member in left.members]
+        return compare.joined(results, _ANY if parsed.quantifier == "any" else SEVERITY)
+
+    def _member(self, left: Target, member: Member | None, test: Test) -> Result:
+        """`member` None: the sum of all of them is on the left."""
+        try:
+            found = self._sum(left) if member is None else self._of(left, member)
+            return self._test(found, test, left, member)
+        except Undecided as why:
+            return why.outcome, str(why)
+
+    def _test(self, left: Found, test: Test, target: Target, member: Member | None) -> Result:
+        right = [self._operand(operand, target, member) for operand in test.operands]
+        match test.operator:
+            case "matches":
+                found = re.search(test.regex, compare.text_of(left), re.MULTILINE)
+                return compare.on_text(left, found is not None, f"matches /{test.regex}/")
+            case "contains" | "does not contain":
+                is_in = compare.text_of(right[0]) in compare.text_of(left)
+                holds = is_in == (test.operator == "contains")
+                return compare.on_text(left, holds, f"{test.operator} {right[0].shown}")
+            case "==" | "!=":
+                return compare.equality(left, test.operator, right)
+            case "between":
+                return compare.between(left, *right)
+            case "~" if test.tolerance is None:
+                return compare.binomial(left, right[0])
+            case "~":
+                assert test.tolerance is not None
+                return compare.around(left, right[0], self._operand(test.tolerance, target, member))
+            case _:
+                return compare.ordered(left, test.operator, right[0])
+
+    # -- values
+
+    def _of(self, target: Target, member: Member) -> Found:
+        samples = self.evidence.value(target, member)
+        value, dimension = samples.values[0], samples.dimension
+        late_ns = self.evidence.lateness_ns(member) if dimension == "time" else 0
+        return Found(value, dimension, f"{target.shown(member)} is {shown(value, dimension)}", late_ns)
+
+    def _sum(self, target: Target) -> Found:
+        parts = [self._of(target, member) for member in target.members]
+        dimension = _one_dimension(*parts)
+        if dimension == "ratio":
+            raise Undecided("error", f"the sum of {target.written} is no ratio: name one, or compare its counts")
+        value = _calculated(statistics.total([part.number for part in parts]))
+        says = f"the sum of {target.written} is {shown(value, dimension)}"
+        return Found(value, dimension, says, sum(part.late_ns for part in parts))
+
+    def _operand(self, operand: Operand, left: Target, member: Member | None) -> Found:
+        match operand:
+            case Literally(str() as text):
+                quoted = operand.written[0] in "\"'"
+                return Found(expanded(self.names, text, member, operand.at) if quoted else text, "text")
+            case Literally(Fraction() as number):
+                return Found(_whole(number), operand.dimension)
+            case Variable():
+                text = expanded(self.names, operand.written, member, operand.at)
+                return Found(int(text), "number") if re.fullmatch("[0-9]+", text) else Found(text, "text")
+            case Reading():
+                return self._reading(operand, left, member)
+            case Combined():
+                return self._combined(operand, left, member)
+            case _:
+                raise AssertionError(operand)
+
+    def _reading(self, reading: Reading, left: Target, member: Member | None) -> Found:
+        target = self.names.resolve(reading.metric)
+        if reading.summed:
+            found = self._sum(target)
+        else:
+            found = self._of(target, _only(target) if member is None else matching(member, left.several, target))
+        if not reading.written_factor:
+            return found
+        value = _calculated(found.number * reading.factor)
+        says = f"{reading.written_factor}{reading.metric} is {shown(value, found.dimension)}"
+        return Found(value, found.dimension, says, math.ceil(found.late_ns * reading.factor))
+
+    def _combined(self, both: Combined, left: Target, member: Member | None) -> Found:
+        a, b = (self._operand(operand, left, member) for operand in (both.left, both.right))
+        dimension = _one_dimension(a, b)
+        value = _calculated(a.number + b.number if both.sign == "+" else a.number - b.number)
+        if not (a.says or b.says):
+            return Found(value, dimension)
+        parts = " and ".join(says for says in (a.says, b.says) if says)
+        late_ns = a.late_ns + (b.late_ns if both.sign == "+" else 0)
+        return Found(value, dimension, f"{parts}, in all {shown(value, dimension)}", late_ns)
+
+
+def _only(target: Target) -> Member:
+    """Beside a sum on the left, there is no member to match. Raises Unknown."""
+    if len(target.members) > 1:
+        message = f"`{target.written}` is {len(target.members)} metrics, and the left side is one sum"
+        raise Unknown(message, target.at, f"write `sum of {target.written}`")
+    return target.members[0]
+
+
+def _one_dimension(*found: Found) -> Dimension:
+    first = found[0]
+    for one in found:
+        if one.dimension != first.dimension:
+            names = f"{first.says or first.shown}, {one.says or one.shown}"
+            raise Undecided("error", f"{names}: {compare.mismatch(first.dimension, one.dimension)}")
+        if one.dimension in ("text", "status"):
+            raise Undecided("error", f"{one.says or one.shown}: a {one.dimension} cannot be calculated with")
+    return first.dimension
+
+
+def _whole(number: Number) -> Value:
+    return int(number) if isinstance(number, Fraction) and number.denominator == 1 else number
+
+
+def _calculated(number: Number) -> Number:
+    if isinstance(number, float) and math.isnan(number):
+        raise Undecided("inconclusive", "infinite less infinite: too many packets were lost for this calculation")
+    return int(number) if isinstance(number, Fraction) and number.denominator == 1 else number

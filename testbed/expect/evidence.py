@@ -1,0 +1,203 @@
+"""The records of one run, opened once and asked for single values. Whatever has no value has a reason instead."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from testbed.expect.names import Member, Target
+from testbed.measure.link_metrics import LinkFrames, by_link
+from testbed.measure.metrics import BUILT_IN, Declared, Reported, built_in, report
+from testbed.measure.records import Outcome, ProgramRecord, Records
+from testbed.measure.samples import Samples, TooFew, aggregate
+from testbed.plan.types import Metric, Plan, Program
+from testbed.scenario.fields import did_you_mean
+from testbed.scenario.units import UNITS, format_ns
+
+
+class Undecided(Exception):
+    """There is no value, or it allows no comparison. What that means for the verdict is in `outcome`."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        self.outcome = outcome
+        super().__init__(reason)
+
+
+class Evidence:
+    """What a plan's run left behind."""
+
+    def __init__(self, plan: Plan, records: Records) -> None:
+        self.plan, self.records = plan, records
+        self._reports: dict[str, Reported] = {}
+
+    @cached_property
+    def links(self) -> dict[str, LinkFrames]:
+        """By link id; a link that no frame crossed has no frames."""
+        found = by_link(self.records.ledger)
+        return {link.id: found.get(link.id) or LinkFrames([]) for link in self.plan.links}
+
+    def report(self, program: Program) -> Reported:
+        """What a program reported, read once."""
+        if program.id not in self._reports:
+            record = self.records.programs[program.id]
+            self._reports[program.id] = report(record, [_declared(metric) for metric in program.metrics])
+        return self._reports[program.id]
+
+    def value(self, target: Target, member: Member) -> Samples:
+        """The one value of a member's metric, aggregated if the expectation says so. Raises Undecided."""
+        samples = self._samples(target, member)
+        shown = target.shown(member)
+        if target.aggregate is None:
+            if len(samples.values) == 1:
+                return samples
+            raise Undecided(
+                "error",
+                f"{shown} has {len(samples.values):,} samples: say which value is meant, as in {shown}.max",
+            )
+        if target.metric == "loss_period" and target.aggregate in ("max", "sum") and not samples.values:
+            return Samples("number", [0])  # nothing was lost: the longest run of losses is none
+        try:
+            return aggregate(samples, target.aggregate)
+        except TooFew as problem:
+            raise Undecided("inconclusive", f"{shown}: {problem}; take more samples") from problem
+        except TypeError as problem:
+            raise Undecided("error", f"{shown}: {problem}, and .{target.aggregate} is for numbers") from problem
+        except ZeroDivisionError as problem:
+            raise Undecided("inconclusive", f"{shown} is a ratio of nothing: 0 of 0") from problem
+
+    # -- where samples come from
+
+    def _samples(self, target: Target, member: Member) -> Samples:
+        if target.kind == "kernel":
+            return self._counter(member.host, target.metric)
+        if member.link is not None:
+            return self.links[member.link.id].samples(target.metric)
+        assert member.program is not None
+        record = self.records.programs[member.program.id]
+        if target.metric in BUILT_IN:
+            samples = built_in(record, target.metric)
+            if samples is None:
+                raise self._without(member.program, record, target.metric)
+            return samples
+        reported = self.report(member.program)
+        if reported.unsupported:
+            raise Undecided("skip", f"{member.label} says: {reported.unsupported}")
+        if target.metric in reported.broken:
+            raise Undecided("error", f"{member.label}.{target.metric}: {reported.broken[target.metric]}")
+        samples = reported.samples.get(target.metric)
+        if samples is None or (not samples.values and target.aggregate != "count"):
+            raise self._unreported(member, record, target.metric, reported)
+        return samples
+
+    def _counter(self, host: str, name: str) -> Samples:
+        counters = self.records.kernel.get(host)
+        if counters is None:
+            raise Undecided("error", f"the kernel counters of {host} are not in the records")
+        if name not in counters:
+            hint = did_you_mean(name, counters) or "`nstat -az` lists their names"
+            raise Undecided("error", f"the kernel of {host} has no counter {name}: {hint}")
+        return Samples("number", [counters[name]])
+
+    def _without(self, program: Program, record: ProgramRecord, name: str) -> Undecided:
+        """A built-in metric that has no value."""
+        if record.started_ns is None:
+            return Undecided("inconclusive", f"{program.id} was never started: {self.why_not_started(program)}")
+        if name == "ready_after":
+            if record.never_ready:
+                return Undecided("fail", f"{program.id} did not get ready: {record.never_ready}")
+            return Undecided("error", f"{program.id} has no ready_after: {_readiness(program)}")
+        return Undecided("error", f"{program.id} has no {name}: its end is not on record")
+
+    def _unreported(self, member: Member, record: ProgramRecord, name: str, reported: Reported) -> Undecided:
+        assert member.program is not None
+        program = member.program
+        if record.started_ns is None:
+            return Undecided("inconclusive", f"{program.id} was never started: {self.why_not_started(program)}")
+        if died(program, record):
+            return Undecided("fail", f"{program.id} {ending(program, record)} before it reported `{name}`")
+        declared = next((metric for metric in program.metrics if metric.name == name), None)
+        if declared is not None:
+            looked = f"/{declared.prints}/" if declared.prints is not None else declared.json
+            where = declared.file or "its output"
+            return Undecided("error", f"{member.label}.{name}: nothing in {where} matches {looked}")
+        known = reported.names
+        has = f"it reported {', '.join(known)}" if known else "it reported nothing"
+        hint = did_you_mean(name, known)
+        return Undecided("error", f"{member.label} never reported `{name}`; {has}{'; ' + hint if hint else ''}")
+
+    # -- what else the records say
+
+    def why_not_started(self, program: Program) -> str:
+        """What kept it from starting, as far as the records tell."""
+        for other_id, event in program.after:
+            other = self.records.programs.get(other_id)
+            if other is None:
+                continue
+            if other.started_ns is None:
+                return f"{other_id} was not started either"
+            if event == "ready" and other.ready_ns is None:
+                return f"{other_id} did not get ready"
+            if event == "ended" and other.exit != 0:
+                return f"{other_id} {ending(self.plan.program(other_id), other)}"
+        return self.records.fail or "nothing on record kept it from starting"
+
+    def unsupported(self) -> dict[str, str]:
+        """The programs that said that this cannot be done here, and their words."""
+        reports = {program.id: self.report(program).unsupported for program in self.plan.programs}
+        return {id: words for id, words in reports.items() if words}
+
+    def lateness_ns(self, member: Member) -> int:
+        """What the network's own lateness may have added to a time that this member measured.
+
+        Of a link: its p99. Of a program: the sum over both directions between its host and that peer for which
+        it is largest. If no link concerns it: what a process on this machine that sleeps 1 ms at a time saw.
+        """
+        if member.link is not None:
+            return self._late_ns(member.link.id)
+        of_peer: dict[str, int] = {}
+        for link in self.plan.links:
+            if member.host in (link.source, link.target):
+                peer = link.target if link.source == member.host else link.source
+                of_peer[peer] = of_peer.get(peer, 0) + self._late_ns(link.id)
+        return max(of_peer.values(), default=self.records.proof.canary_p99_ns)
+
+    def _late_ns(self, link_id: str) -> int:
+        reported = self.records.proof.end.get("links", {}).get(link_id, {})
+        return int(reported.get("lateness_p99_ns", 0))
+
+
+def _declared(metric: Metric) -> Declared:
+    if metric.unit is None:
+        return Declared(metric.name, metric.prints, metric.json, metric.file)
+    dimension, scale = UNITS[metric.unit]
+    plain = "number" if dimension == "packets" else dimension
+    return Declared(metric.name, metric.prints, metric.json, metric.file, plain, scale)
+
+
+def _readiness(program: Program) -> str:
+    if program.kind == "run":
+        return "readiness is a `serve:` program's"
+    return "the run was over before it was ready"
+
+
+def died(program: Program, record: ProgramRecord) -> bool:
+    """Whether it ended in a way that kept it from reporting. A program that we stopped may end by that signal."""
+    if record.exit is None:
+        return False
+    if record.stopped:
+        return record.exit == "SIGKILL" and program.stop_signal != "SIGKILL"
+    return record.exit != 0
+
+
+def ending(program: Program, record: ProgramRecord) -> str:
+    """How a program ended, as a verb."""
+    match record.exit:
+        case None:
+            return "was still running when the run was stopped" if record.stopped else "did not end"
+        case "timeout":
+            return f"did not end within its timeout of {format_ns(program.timeout_ns)} and was stopped"
+        case int(status):
+            return f"ended with status {status}"
+        case "SIGKILL" if record.stopped:
+            return f"had to be killed, {format_ns(program.stop_grace_ns)} after {program.stop_signal},"
+        case signal:
+            return f"was ended by {signal}"

@@ -1,0 +1,189 @@
+"""May the records be believed? Whatever is missing, cut off, doubled or contradicts the plan is said in words.
+
+The ledger is checked against three witnesses: its own order, the counts that the wire gave for the proof, and the
+dice, which are thrown again here. A ledger that agrees with all of them is what the wire did; that the wire did
+what was asked, and that nothing slipped past it, is the proof's part.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from testbed.conditions.fate import FATE_VERSION, Draws, Stream
+from testbed.conditions.shape import HOLD_NS, duplicated, held, jitter_ns, lost
+from testbed.measure.records import Frame, Records
+from testbed.plan.types import Link, Plan
+
+CAUSES = ("loss", "queue", "unasked")
+
+
+def distrust(plan: Plan, records: Records) -> list[str]:
+    """Why these records allow no verdict; empty if they do."""
+    return [*_incomplete(plan, records), *_unproven(plan, records), *ledger_disagrees(plan, records.ledger)]
+
+
+def _incomplete(plan: Plan, records: Records) -> Iterator[str]:
+    if not records.programs and plan.programs:
+        yield "the records are empty: no program is in them"
+    elif not records.complete:
+        yield "the records are not complete: the run did not come to its end"
+    if records.seed != plan.seed:
+        yield f"the records are of seed {records.seed}, and the plan is of seed {plan.seed}"
+    if records.fate_version != FATE_VERSION:
+        yield (
+            f"the records are of fate {records.fate_version}, and this version throws the dice of fate "
+            f"{FATE_VERSION}: judge them with the version that made them"
+        )
+    for program in plan.programs:
+        if records.programs and program.id not in records.programs:
+            yield f"{program.id} is not in the records"
+    for host in plan.hosts:
+        if records.programs and host.name not in records.kernel:
+            yield f"the kernel counters of {host.name} are not in the records"
+
+
+def _unproven(plan: Plan, records: Records) -> Iterator[str]:
+    """What was read back when the conditions came into force, and what the wire counted until the end."""
+    in_force = records.proof.start.get("conditions", {}).get("links", {})
+    counted = records.proof.end.get("links", {})
+    frames: defaultdict[str, list[Frame]] = defaultdict(list)
+    for frame in records.ledger:
+        frames[frame.link].append(frame)
+    for link in plan.links:
+        asked, has = link.condition.to_json(), in_force.get(link.id)
+        if has is None:
+            yield f"{link.id} was not read back when the conditions came into force"
+        elif _condition(has) != asked:
+            yield f"{link.id}: asked {asked}, read back {_condition(has)}"
+        if link.id not in counted:
+            yield f"the proof at the end says nothing of {link.id}"
+        else:
+            yield from _miscounted(link.id, frames[link.id], counted[link.id])
+
+
+def _condition(read_back: dict[str, object]) -> object:
+    return read_back.get("condition", read_back)
+
+
+def _miscounted(link_id: str, frames: list[Frame], counted: dict[str, int]) -> Iterator[str]:
+    in_ledger = {
+        "frames": sum(not frame.copy for frame in frames),
+        "sent": sum(frame.cause is None for frame in frames),
+        **{cause: sum(frame.cause == cause for frame in frames) for cause in CAUSES},
+    }
+    for what, n in in_ledger.items():
+        if n != counted.get(what):
+            cut = "cut off" if n < counted.get(what, 0) else "longer than it should be"
+            word = {"frames": "entered", "sent": "left"}.get(what, f"ended by {what}")
+            yield f"the ledger of {link_id} is {cut}: {n} frames {word}, and the wire counted {counted.get(what)}"
+            return
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def ledger_disagrees(plan: Plan, ledger: Iterable[Frame]) -> list[str]:
+    """Where the ledger contradicts itself or the dice of its plan, one line for each link at most."""
+    links = {link.id: link for link in plan.links}
+    frames: defaultdict[str, list[Frame]] = defaultdict(list)
+    for frame in ledger:
+        frames[frame.link].append(frame)
+    found = []
+    for link_id, its in frames.items():
+        if link_id not in links:
+            found.append(f"the ledger has {len(its)} frames on {link_id}, a link that the plan does not have")
+            continue
+        wrong = next(_wrong_in(plan.seed, links[link_id], its), None)
+        if wrong:
+            found.append(f"the ledger of {link_id} cannot be true: {wrong}")
+    return found
+
+
+def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
+    yield from _out_of_order(frames)
+    flows: defaultdict[str, list[Frame]] = defaultdict(list)
+    copies: dict[tuple[str, int], Frame] = {}
+    for frame in frames:
+        if not frame.copy:
+            flows[frame.flow].append(frame)
+        elif copies.setdefault((frame.flow, frame.k), frame) is not frame:
+            yield f"{_name(frame)} has two copies"
+    for flow, its in flows.items():
+        its.sort(key=lambda frame: frame.k)
+        yield from _misnumbered(its)
+        dice = islice(iter(Stream(seed, link.id, flow)), len(its))
+        for frame, draws in zip(its, dice, strict=True):
+            copy = copies.pop((flow, frame.k), None) if copies else None
+            yield from _against_dice(link, frame, copy, draws)
+    for copy in copies.values():
+        yield f"{_name(copy)} has a copy and is not there itself"
+
+
+def _out_of_order(frames: list[Frame]) -> Iterator[str]:
+    """Frames stand in the order in which their fate was sealed, so what left later stands later."""
+    last_ns = 0
+    for frame in frames:
+        if frame.sent_ns is not None:
+            if frame.sent_ns < last_ns:
+                yield f"{_name(frame)} stands behind one that left after it"
+            last_ns = frame.sent_ns
+
+
+def _misnumbered(frames: list[Frame]) -> Iterator[str]:
+    """Within a flow, every number from 0 on, each once, in the order of coming in."""
+    in_ns = frames[0].in_ns
+    for number, frame in enumerate(frames):
+        if frame.k != number:
+            what = "is there twice" if frame.k < number else f"follows on number {number - 1}"
+            yield f"{_name(frame)} {what}"
+        if frame.in_ns < in_ns:
+            yield f"{_name(frame)} came in before its predecessor"
+        in_ns = frame.in_ns
+
+
+def _against_dice(link: Link, frame: Frame, copy: Frame | None, draws: Draws) -> Iterator[str]:
+    condition = link.condition
+    if frame.cause not in (None, *CAUSES):
+        yield f"{_name(frame)} has the cause {frame.cause}, which there is not"
+    if frame.cause == "unasked" and frame.due_ns is None:
+        return  # the wire lost it before any decision
+    if lost(draws, condition) != (frame.cause == "loss"):
+        drawn = "lose it" if lost(draws, condition) else "let it pass"
+        yield f"{_name(frame)} has the cause {frame.cause or 'delivered'}, and the dice {drawn}"
+    if duplicated(draws, condition) != (copy is not None):
+        yield f"{_name(frame)} has {'a' if copy else 'no'} copy, and the dice {'none' if copy else 'one'}"
+    for one in (frame, copy):
+        if one is not None:
+            yield from _untimely(link, one, draws)
+
+
+def _untimely(link: Link, frame: Frame, draws: Draws) -> Iterator[str]:
+    """Is it due when the condition says, and did it leave no earlier?"""
+    condition = link.condition
+    if frame.cause == "queue" and condition.rate_bit_s is None:
+        yield f"{_name(frame)} was dropped by a queue, and the link has none"
+    if frame.cause in ("loss", "queue"):
+        if frame.due_ns is not None or frame.sent_ns is not None:
+            yield f"{_name(frame)} was dropped and left"
+        return
+    if frame.due_ns is None or (frame.sent_ns is None) != (frame.cause == "unasked"):
+        yield f"{_name(frame)} has the cause {frame.cause or 'delivered'} and no time that goes with it"
+        return
+    earliest_ns = frame.in_ns + condition.delay_ns + jitter_ns(draws, condition)
+    if condition.rate_bit_s is not None:
+        earliest_ns += -(-8_000_000_000 * frame.size_bytes // condition.rate_bit_s)
+    latest_ns = None if condition.rate_bit_s is not None else earliest_ns
+    if latest_ns is not None and held(draws, condition):
+        latest_ns += HOLD_NS
+    if frame.due_ns < earliest_ns:
+        yield f"{_name(frame)} was due {earliest_ns - frame.due_ns} ns before its condition allows"
+    if latest_ns is not None and frame.due_ns > latest_ns:
+        yield f"{_name(frame)} was due {frame.due_ns - latest_ns} ns after its condition says"
+    if frame.sent_ns is not None and frame.sent_ns < frame.due_ns:
+        yield f"{_name(frame)} left {frame.due_ns - frame.sent_ns} ns before it was due"
+
+
+def _name(frame: Frame) -> str:
+    return f"{'the copy of ' if frame.copy else ''}number {frame.k} of {frame.flow}"

@@ -1,0 +1,226 @@
+"""From the records of a run to its outcome. A pure function: an old run can be judged again, with nothing running.
+
+`fail` always means the program under test, on a network that is proven. So the records are doubted first, then
+the network, and the programs last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from testbed.expect.evaluate import Evaluator
+from testbed.expect.evidence import Evidence, ending
+from testbed.expect.grammar import GrammarError, parse
+from testbed.expect.names import Names, Unknown, exits_named
+from testbed.expect.syntax import Parsed
+from testbed.expect.trust import distrust
+from testbed.measure.records import SEVERITY, Judgement, Outcome, Records, Verdict
+from testbed.plan.types import Ends, Expectation, Plan, Program
+from testbed.scenario.units import format_ns
+
+
+def judge(plan: Plan, records: Records) -> Judgement:
+    """All verdicts of one run, and what comes of them. Never raises for what is in the records."""
+    try:
+        judgement = _judge(plan, records)
+    except Exception as problem:  # a judge that crashes has found nothing out
+        judgement = Judgement("error", f"the judge itself failed: {problem!r}", ())
+    return _as_the_file_says(plan.ends, judgement)
+
+
+def _judge(plan: Plan, records: Records) -> Judgement:
+    if records.error:
+        return Judgement("error", records.error, ())
+    if records.skip:
+        return Judgement("skip", records.skip, ())
+    doubts = distrust(plan, records)
+    if doubts:
+        return Judgement("error", "; ".join(doubts), ())
+    court = _Court(plan, records)
+    verdicts = tuple(court.verdicts())
+    return _merged(verdicts, court.faults)
+
+
+def _merged(verdicts: Sequence[Verdict], faults: Sequence[Fault]) -> Judgement:
+    """Faults of the network count as verdicts of their own: without a proof there is no pass."""
+    found: list[tuple[Outcome, str]] = [(fault.outcome, fault.text) for fault in faults]
+    found += [(v.outcome, f"{v.text}: {v.reason}") for v in verdicts]
+    if not found:
+        return Judgement("pass", "nothing was expected", ())
+    outcome = min((outcome for outcome, _ in found), key=SEVERITY.index)
+    if outcome == "pass" and any(v.outcome == "skip" and v.implied for v in verdicts):
+        outcome = "skip"  # a program said that this cannot be done here: what the others did shows nothing
+    reasons = [reason for one, reason in found if one == outcome]
+    if outcome == "pass":
+        return Judgement(outcome, f"all {len(verdicts)} verdicts hold", tuple(verdicts))
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return Judgement(outcome, reasons[0] + more, tuple(verdicts))
+
+
+def _as_the_file_says(ends: Ends, judgement: Judgement) -> Judgement:
+    """A file that must not pass passes by ending as it says, for the reason that it says."""
+    if ends.outcome == "pass":
+        return judgement
+    wanted = f"the file says that it ends as {ends.outcome} because of {ends.text!r}"
+    if judgement.outcome != ends.outcome:
+        return replace(
+            judgement, outcome="fail", reason=f"{wanted}; it ended as {judgement.outcome}: {judgement.reason}"
+        )
+    reasons = [judgement.reason, *(v.reason for v in judgement.verdicts if v.outcome == ends.outcome)]
+    if not any(ends.text in reason for reason in reasons):
+        return replace(judgement, outcome="fail", reason=f"{wanted}; but the reason was: {judgement.reason}")
+    return replace(
+        judgement, outcome="pass", reason=f"ended as {ends.outcome}, as the file says: {judgement.reason}"
+    )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with the network: `error` if not as asked, `inconclusive` if it lost frames itself."""
+
+    outcome: Outcome
+    who: str  # a link, a host, or "" for everything
+    text: str
+
+
+class _Court:
+    """The verdicts of one run whose records are to be believed."""
+
+    def __init__(self, plan: Plan, records: Records) -> None:
+        self.plan, self.records = plan, records
+        self.names, self.evidence = Names(plan), Evidence(plan, records)
+        self.evaluator = Evaluator(self.names, self.evidence)
+        self.faults = list(self._faults())
+        self.unsupported = self.evidence.unsupported()
+
+    def verdicts(self) -> Iterator[Verdict]:
+        if self.records.fail:
+            text = f"the run is over within {format_ns(self.plan.timeout_ns)}"
+            yield self._weighed(Verdict("fail", text, self.records.fail, implied=True), _hosts_of(self.plan))
+        parsed = [(expectation, _parsed(expectation)) for expectation in self.plan.expectations]
+        switched_off = exits_named(self.names, [p for _, p in parsed if isinstance(p, Parsed)])
+        for program in self.plan.programs:
+            if program.id not in switched_off:
+                verdict = self._guarded(_implied_text(program), lambda p=program: self._implied(p))  # type: ignore[misc]
+                verdict = replace(verdict, line=program.line, implied=True)
+                yield self._weighed(verdict, {program.host})
+        for expectation, one in parsed:
+            yield self._expected(expectation, one)
+
+    # -- what the file expects
+
+    def _expected(self, expectation: Expectation, parsed: Parsed | GrammarError) -> Verdict:
+        if isinstance(parsed, GrammarError):
+            verdict = Verdict("error", expectation.text, f"{parsed}{_hint(parsed.hint)}")
+            return replace(verdict, line=expectation.line, because=expectation.because)
+        verdict = self._guarded(expectation.text, lambda: self.evaluator.evaluate(parsed))
+        verdict = replace(verdict, line=expectation.line, because=expectation.because)
+        return self._weighed(verdict, self._concerned(parsed), explicit=True)
+
+    def _guarded(self, text: str, evaluate: Callable[[], tuple[Outcome, str]]) -> Verdict:
+        """A crash in one verdict is that verdict's error, and no other's."""
+        try:
+            outcome, reason = evaluate()
+        except Unknown as problem:
+            outcome, reason = "error", f"{problem}{_hint(problem.hint)}"
+        except Exception as problem:
+            outcome, reason = "error", f"judging this failed: {problem!r}"
+        return Verdict(outcome, text, reason)
+
+    def _concerned(self, parsed: Parsed) -> set[str]:
+        """The links that are named, and the hosts of the programs and kernels that are."""
+        concerned: set[str] = set()
+        for reading in parsed.readings():
+            try:
+                target = self.names.resolve(reading.metric)
+            except Unknown:
+                continue
+            for member in target.members:
+                concerned |= {member.link.id} if member.link else {member.host}
+        return concerned
+
+    # -- what is implied
+
+    def _implied(self, program: Program) -> tuple[Outcome, str]:
+        record = self.records.programs[program.id]
+        if program.id in self.unsupported:
+            return "skip", f"{program.id} says: {self.unsupported[program.id]}"
+        if record.never_ready:
+            return "fail", f"{program.id} did not get ready: {record.never_ready}{_last_words(record.stderr)}"
+        if record.started_ns is None:
+            return "inconclusive", f"{program.id} was never started: {self.evidence.why_not_started(program)}"
+        how = f"{program.id} {ending(program, record)}"
+        if program.kind == "run":
+            good = record.exit == 0 and not record.stopped
+            return ("pass", how) if good else ("fail", f"{how}{_last_words(record.stderr)}")
+        if not record.stopped:
+            return "fail", f"{how} before the run was over{_last_words(record.stderr)}"
+        if record.ready_ns is None:
+            return "inconclusive", f"{program.id} was not ready yet when the run was stopped: {self.records.fail}"
+        return "pass", f"{program.id} was ready after {format_ns(record.ready_ns - record.started_ns)}"
+
+    # -- the network
+
+    def _faults(self) -> Iterator[Fault]:
+        for outcome, who, text in self.records.proof.problems:
+            known: Outcome = "inconclusive" if outcome == "inconclusive" else "error"
+            yield Fault(known, who, text)
+        for link_id, frames in self.evidence.links.items():
+            if frames.unasked:
+                yield Fault("inconclusive", link_id, f"the wire itself lost {frames.unasked} frames on {link_id}")
+
+    def _weighed(self, verdict: Verdict, concerned: set[str], explicit: bool = False) -> Verdict:
+        """What a verdict is worth on this network.
+
+        A network that was not as asked makes no program fail. Where the wire lost frames by itself, what was
+        expected of that link, or of the programs at its ends, is not decided, whichever way it went.
+        """
+        errors = [fault for fault in self.faults if fault.outcome == "error"]
+        if errors and verdict.outcome == "fail":
+            return replace(
+                verdict, outcome="error", reason=f"{verdict.reason}; on a network not proven: {errors[0].text}"
+            )
+        lossy = [
+            fault for fault in self.faults if fault.outcome == "inconclusive" and self._touches(fault, concerned)
+        ]
+        if lossy and (verdict.outcome == "fail" or (explicit and verdict.outcome == "pass")):
+            return replace(verdict, outcome="inconclusive", reason=f"{verdict.reason}; {lossy[0].text}")
+        return verdict
+
+    def _touches(self, fault: Fault, concerned: set[str]) -> bool:
+        if not fault.who:
+            return True
+        for link in self.plan.links:
+            around = {link.id, link.source, link.target}
+            at_fault = fault.who == link.id or fault.who in (link.source, link.target)
+            if at_fault and concerned & around:
+                return True
+        return fault.who in concerned
+
+
+def _hosts_of(plan: Plan) -> set[str]:
+    return {host.name for host in plan.hosts}
+
+
+def _parsed(expectation: Expectation) -> Parsed | GrammarError:
+    try:
+        return parse(expectation.text)
+    except GrammarError as problem:
+        return problem
+
+
+def _implied_text(program: Program) -> str:
+    if program.kind == "run":
+        return f"{program.id} exits 0 within {format_ns(program.timeout_ns)}"
+    return f"{program.id} gets ready within {format_ns(program.ready.within_ns)} and lives to the end"
+
+
+def _last_words(stderr: bytes) -> str:
+    lines: Iterable[str] = stderr.decode(errors="replace").strip().splitlines()
+    last = [line.strip() for line in lines if line.strip()][-1:]
+    return f"; its last words: {last[0][:300]}" if last else ""
+
+
+def _hint(hint: str) -> str:
+    return f" ({hint})" if hint else ""
