@@ -87,7 +87,7 @@ def not_in_force(demand: Demand, start: Moment | None, now: Moment) -> list[Prob
     problems += [
         ("error", demand.links[link], f"{link} is not in force: asked {asked}, the wire holds {has}")
         for link, asked in demand.conditions.items()
-        if (has := held.get(link, {}).get("condition", asked)) != asked
+        if link in held and (has := held[link].get("condition")) != asked
     ]
     return problems
 

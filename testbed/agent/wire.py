@@ -16,7 +16,7 @@ Requests are JSON lines on stdin, answered one at a time on stdout:
   drain {for_s}  -> {drained, pending}     waits until nothing is pending and nothing came in for 50 ms; after
                                            `for_s` seconds what is pending is dropped as "unasked". The ledger is
                                            whole then, and closed by its count.
-  report {}      -> {hosts, links, ring}   counts since the start, of every link there ever was
+  report {}      -> {hosts, links, ring}   counts since the start, of every link there ever was, with its condition
 """
 
 from __future__ import annotations
@@ -162,7 +162,10 @@ class Control:
         path = self._path
         return {
             "hosts": {h: {"frames_in": c.frames_in, "unknown": c.unknown} for h, c in path.hosts.items()},
-            "links": {link_id: link.counts.to_json() for link_id, link in path.links.items()},
+            "links": {
+                link_id: {"condition": link.shaper.condition.to_json(), **link.counts.to_json()}
+                for link_id, link in path.links.items()
+            },
             "ring": {
                 "rx_drops": path.ring_drops(),
                 "too_large": path.too_large,

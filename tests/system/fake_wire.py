@@ -47,7 +47,9 @@ def answer(request):
     report = {{
         "hosts": {{h: {{"frames_in": counts["in"].get(h, 0), "unknown": counts["unknown"].get(h, 0)}}
                   for h in state["hosts"]}},
-        "links": {{l["id"]: {{"frames": counts["links"].get(l["id"], 0), "unasked": 0}} for l in state["links"]}},
+        "links": {{l["id"]: {{"condition": l["condition"],
+                               "frames": counts["links"].get(l["id"], 0), "unasked": 0}}
+                  for l in state["links"]}},
         "ring": {{"rx_drops": 0, "too_large": 0, "bad_age": 0, "tx_busy": 0, "tx_errors": 0}},
     }}
     for path, value in EXTRA.items():

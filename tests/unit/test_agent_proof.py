@@ -233,7 +233,9 @@ def view(name: str, packets: int = 0) -> View:
 def report(n: int = 0) -> dict[str, Any]:
     return {
         "hosts": {name: {"frames_in": n, "unknown": 0} for name in "ab"},
-        "links": {link: {"frames": n, "unasked": 0} for link in DEMAND.links},
+        "links": {
+            link: {"condition": DEMAND.conditions[link], "frames": n, "unasked": 0} for link in DEMAND.links
+        },
         "ring": {"rx_drops": 0, "too_large": 0, "bad_age": 0, "tx_busy": 0, "tx_errors": 0},
     }
 
