@@ -180,13 +180,14 @@ def _remove(directory: Path, group: str) -> None:
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in sorted((m for m in mounts if m.startswith(f"{directory}/")), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False)
+    groups = [group, *(path.name for path in (directory / "data/containers").glob("*"))]  # some lie at the top
     shutil.rmtree(directory, ignore_errors=True)
     top = Path("/sys/fs/cgroup")
     for parent in (top, *(p for p in top.iterdir() if p.is_dir())):
-        groups = [Path(path) for path, _, _ in os.walk(parent / group, topdown=False)]
-        for path in groups:
-            with suppress(OSError):
-                path.rmdir()
+        for name in groups:
+            for path, _, _ in os.walk(parent / name, topdown=False):
+                with suppress(OSError):
+                    Path(path).rmdir()
 
 
 if __name__ == "__main__":

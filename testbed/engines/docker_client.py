@@ -23,8 +23,8 @@ from testbed.errors import EngineError, HostError
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 OLDEST_API = "1.41"  # Docker 20.10
-ANSWERS_WITHIN_S = 3.0
-REQUEST_TIMEOUT_S = 180.0  # one create on a machine that is busy with a hundred of them
+ANSWERS_WITHIN_S = 3
+REQUEST_TIMEOUT_S = 180  # one create on a machine that is busy with a hundred of them
 POOL = 64  # connections kept open; more threads than this only open and close them more often
 
 STDOUT, STDERR = 1, 2
@@ -40,9 +40,9 @@ class Stream:
 
     def __init__(self, response: requests.Response) -> None:
         self._response = response
-        self._reader: io.BufferedReader = response.raw._fp.fp
-        raw = self._reader.raw
-        self._socket: socket.socket = getattr(raw, "_sock", raw)
+        depths: Any = response.raw._fp  # no public way leads there
+        self._reader: io.BufferedReader = depths.fp
+        self._socket: socket.socket = depths.fp.raw._sock
         self._socket.settimeout(None)
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
@@ -88,11 +88,11 @@ class Api(APIClient):
     """The SDK's client, with our streams where it would hand out sockets."""
 
     def _get_raw_response_socket(self, response: requests.Response) -> Any:
-        self._raise_for_status(response)
+        self._raise_for_status(response)  # type: ignore[attr-defined]
         return Stream(response)
 
 
-def connect(host: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Api:
+def connect(host: str | None = None, timeout_s: int = REQUEST_TIMEOUT_S) -> Api:
     """A client of the daemon at `host`, else of DOCKER_HOST, of the Docker context in use, of the usual socket.
 
     Raises HostError, with what to try, if there is none, it refuses, or it is too old.
@@ -163,7 +163,7 @@ def _knock(path: str) -> None:
 def _where(host: str | None) -> dict[str, Any]:
     if host is not None:
         return {"base_url": host}
-    where: dict[str, Any] = kwargs_from_env()
+    where: dict[str, Any] = {**kwargs_from_env()}
     if "base_url" in where:
         return where
     context = ContextAPI.get_current_context()  # what `docker context use` chose: Docker Desktop, rootless, ...

@@ -135,7 +135,8 @@ def built_image(api: Api, directory: Path, say: Say) -> str:
     ignore = directory / ".dockerignore"
     exclude = ignore.read_text().splitlines() if ignore.is_file() else []
     exclude = [line.strip() for line in exclude if line.strip() and not line.startswith("#")]
-    with docker.utils.build.tar(str(directory.resolve()), exclude=exclude, dockerfile=("Dockerfile", None)) as tar:
+    tar: Any = docker.utils.build.tar(directory.resolve(), exclude=exclude, dockerfile=("Dockerfile", None))
+    with tar:
         build(api, tar.read(), tag, {})
     return tag
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from typing import cast
 
 from testbed.engines.api import Command, Sink
 from testbed.engines.docker_client import STDERR, Api, Stream, asking
@@ -142,7 +143,7 @@ def start(
             workdir=command.working_dir, user=command.user or "",
         )["Id"]  # fmt: skip
         started_ns = time.monotonic_ns()
-        stream: Stream = api.exec_start(exec_id, socket=True)
+        stream = cast(Stream, api.exec_start(exec_id, socket=True))  # as Api makes it
         try:
             pid = _begun(api, exec_id)
         except BaseException:
