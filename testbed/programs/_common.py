@@ -112,7 +112,7 @@ def add_client_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def server_socket(kind: socket.SocketKind, bind: str, port: int) -> socket.socket:
-    """A socket bound to that address and port; standard error says to which. Raises Failed."""
+    """A socket bound to that address and port; if that is 0, standard error says which it got. Raises Failed."""
     with doing(f"binding {bind} port {port}"):
         family, _, _, _, address = socket.getaddrinfo(bind, port, type=kind, flags=socket.AI_PASSIVE)[0]
         sock = socket.socket(family, kind)
@@ -123,8 +123,8 @@ def server_socket(kind: socket.SocketKind, bind: str, port: int) -> socket.socke
         except OSError:
             sock.close()
             raise
-    bound_ip, bound_port = sock.getsockname()[:2]
-    print(f"bound to {bound_ip} port {bound_port}", file=sys.stderr, flush=True)
+    if port == 0:
+        print(f"port {sock.getsockname()[1]}", file=sys.stderr, flush=True)
     return sock
 
 

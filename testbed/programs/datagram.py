@@ -35,6 +35,8 @@ from testbed.programs._common import (
 
 LARGEST_DATAGRAM = 65507  # 65,535 less the IPv4 and UDP headers
 HEADER = struct.Struct("!IIQ")  # the probe's id, the datagram's number, when it was sent (monotonic ns)
+SO_TIMESTAMPNS = 35  # include/uapi/asm-generic/socket.h; Python 3.11 has no name for it
+TIMESPEC = struct.Struct("@ll")
 RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it; a datagram lost here would look like a loss of the network
 
 
@@ -145,6 +147,7 @@ def probe(sock: socket.socket, book: Probe, count: int, interval_ns: int, timeou
     The n-th is due at start + n * interval, whatever became of those before it: errors of sleeping do not add up.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     start_ns = time.monotonic_ns()
     for n in range(count):
         due_ns = start_ns + n * interval_ns
@@ -174,12 +177,24 @@ def _receive_until(deadline_ns: int, sock: socket.socket, book: Probe) -> None:
         if not select.select([sock], [], [], left_s)[0]:
             return
         try:
-            data = sock.recv(65536, socket.MSG_DONTWAIT)
-            book.arrived(data, time.monotonic_ns())
+            book.arrived(*_receive(sock))
         except BlockingIOError:  # select(2), BUGS: the datagram may be thrown away in between for its checksum
             continue
         except OSError as problem:
             book.errors[error_name(problem)] += 1
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, int]:
+    """A datagram and when the kernel got it: how long we took to wake up is no part of the network's delay."""
+    data, ancillary, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(TIMESPEC.size), socket.MSG_DONTWAIT)
+    wall_ns, now_ns = time.time_ns(), time.monotonic_ns()  # in this order: a pause between them only adds delay
+    for level, kind, stamp in ancillary:
+        if (level, kind, len(stamp)) == (socket.SOL_SOCKET, SO_TIMESTAMPNS, TIMESPEC.size):
+            seconds, ns = TIMESPEC.unpack(stamp)
+            age_ns = wall_ns - seconds * 10**9 - ns
+            if 0 <= age_ns < 10**9:  # else somebody has set the wall clock
+                return data, now_ns - age_ns
+    return data, now_ns
 
 
 def main(argv: list[str] | None = None) -> int:

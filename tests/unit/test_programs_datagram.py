@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -299,6 +300,65 @@ def test_echoes_are_read_also_when_there_is_no_time_to_wait() -> None:
         datagram._receive_until(0, client, book)
         assert summary(book)["received"] == 1
         assert not select.select([client], [], [], 0)[0]
+
+
+# ---------------------------------------------------------------- when a datagram arrived
+
+
+class Stamped:
+    """A socket with one datagram that carries this ancillary data."""
+
+    def __init__(self, *ancillary: tuple[int, int, bytes]) -> None:
+        self.ancillary = list(ancillary)
+
+    def recvmsg(self, *_: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, None]:
+        return b"data", self.ancillary, 0, None
+
+
+def stamp(wall_ns: int) -> tuple[int, int, bytes]:
+    return socket.SOL_SOCKET, datagram.SO_TIMESTAMPNS, datagram.TIMESPEC.pack(*divmod(wall_ns, 10**9))
+
+
+@pytest.mark.parametrize(
+    ("ancillary", "arrived_ns"),
+    [
+        ([], 777 * MS),
+        ([stamp(5_000 * MS)], 777 * MS),
+        ([stamp(4_998 * MS)], 775 * MS),
+        ([stamp(4_000 * MS + 1)], 777 * MS - 10**9 + 1),
+        ([stamp(4_000 * MS)], 777 * MS),  # a second old: the wall clock was set
+        ([stamp(5_001 * MS)], 777 * MS),  # from the future: the same
+        ([(socket.SOL_SOCKET, 99, stamp(4_998 * MS)[2])], 777 * MS),
+        ([(socket.SOL_SOCKET, datagram.SO_TIMESTAMPNS, b"short")], 777 * MS),
+    ],
+)
+def test_the_kernels_stamp_is_put_on_the_monotonic_clock(
+    monkeypatch: pytest.MonkeyPatch, ancillary: list[tuple[int, int, bytes]], arrived_ns: int
+) -> None:
+    monkeypatch.setattr(datagram.time, "time_ns", lambda: 5_000 * MS)
+    monkeypatch.setattr(datagram.time, "monotonic_ns", lambda: 777 * MS)
+    assert datagram._receive(Stamped(*ancillary)) == (b"data", arrived_ns)  # type: ignore[arg-type]
+
+
+def test_a_pause_between_the_two_clocks_never_makes_a_delay_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0]
+
+    def later(by_ns: int) -> int:
+        clock[0] += 50 * MS  # we are kept waiting before each reading
+        return clock[0] + by_ns
+
+    monkeypatch.setattr(datagram.time, "time_ns", lambda: later(0))
+    monkeypatch.setattr(datagram.time, "monotonic_ns", lambda: later(0))
+    assert datagram._receive(Stamped(stamp(10 * MS)))[1] >= 10 * MS  # type: ignore[arg-type]
+
+
+def test_the_kernel_does_stamp_what_the_probe_receives(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_ns = time.time_ns
+    monkeypatch.setattr(datagram.time, "time_ns", lambda: real_ns() + 10**8)  # every stamp looks 100 ms older
+    book = Probe(0, 64)
+    with peer(lambda n, data: [data]) as client:
+        probe(client, book, count=1, interval_ns=0, timeout_ns=300 * MS)
+    assert samples(book, "round_trip_delay_ms")[0] < 0
 
 
 # ---------------------------------------------------------------- the echo server
