@@ -34,7 +34,8 @@ def _value(names: Names, variable: Variable, member: Member | None, at: int) -> 
         members = names.plan.groups[parts[0]]
         raise Unknown(f"`{variable.written}`: {parts[0]} is {len(members)} hosts", at, f"${members[0]}.ip is one")
     known = [*OWN, "seed", *(f"{host}.ip" for host in names.hosts)]
-    hint = did_you_mean(".".join(parts), known) or "$name $index $ip $seed $HOST.ip $HOST.NETWORK.ip"
+    close = did_you_mean(".".join(parts), known).replace("`", "`$", 1)
+    hint = close or "$name $index $ip $seed $HOST.ip $HOST.NETWORK.ip"
     raise Unknown(f"`{variable.written}` stands for nothing", at, hint)
 
 

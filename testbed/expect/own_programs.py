@@ -1,0 +1,60 @@
+"""What our own programs report, so that an expectation of something else is refused before anything runs.
+
+The tables of docs/programs.md as data; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed.measure.metrics import split_unit
+from testbed.measure.samples import Dimension
+from testbed.plan.types import Host, Program
+
+_SERVER = "connections payload_bytes errors error:text"
+_CLIENT = "connect_time_ms whole:text retransmits congestion:text error:text"
+_REPORTED = {
+    ("datagram", "echo"): "received echoed payload_bytes peers errors error:text",
+    ("datagram", "probe"): (
+        "round_trip_delay_ms loss_period sent unsent received lost duplicated reordered corrupted loss_ratio "
+        "duplicate_ratio reordered_ratio errors error:text send_lateness_ms id"
+    ),
+    ("stream", "echo"): _SERVER,
+    ("stream", "sink"): _SERVER,
+    ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",
+    ("stream", "bulk"): f"{_CLIENT} payload_bytes transfer_time_ms goodput_bit_s",
+}
+MANY_SAMPLES = frozenset({"round_trip_delay", "loss_period"})
+
+
+@dataclass(frozen=True)
+class Known:
+    """One metric that a program is known to report. `counts`: a ratio with its counts, as `~` wants it."""
+
+    dimension: Dimension
+    many: bool
+    counts: bool
+
+
+def reported_by(program: Program, host: Host) -> dict[str, Known] | None:
+    """By name, all that this program can report; None if it is not one of ours, or not surely."""
+    if host.image is not None or host.build is not None or len(program.argv) < 2:
+        return None
+    words = _REPORTED.get((program.argv[0], program.argv[1]))
+    if words is None:
+        return None
+    found: dict[str, Known] = {}
+    short_names: dict[str, Known] = {}  # `loss` for loss_ratio: what is left without the unit, if nothing else is
+    for word in words.split():
+        key, _, text = word.partition(":")
+        short, unit, _ = split_unit(key)
+        dimension: Dimension = "text" if text else unit or "number"
+        known = Known(dimension, short in MANY_SAMPLES and not _sends_one(program), dimension == "ratio")
+        found[key if dimension == "ratio" else short] = known
+        short_names[short] = known
+    return {**short_names, **found}
+
+
+def _sends_one(program: Program) -> bool:
+    argv = program.argv
+    return any(argv[i : i + 2] == ("--count", "1") for i in range(len(argv))) or "--count=1" in argv
