@@ -5,7 +5,8 @@ Only the kernel's formats live here (linux/if_packet.h, Documentation/networking
 Reading is a TPACKET_V2 ring: no system call a frame, and a stamp taken when the frame came in. Sending was
 tried as a ring, too, and is not: one `send` a frame costs 0.7 us where the ring took 0.9 us in batches of four
 (storing header and status from Python costs more than the system call), gives an exact answer for each frame,
-and has no slots to be left behind."""
+and has no slots to be left behind.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ Requests are JSON lines on stdin, answered one at a time on stdout:
                                            `for_s` seconds what is pending is dropped as "unasked". The ledger is
                                            whole then, and closed by its count.
   report {}      -> {hosts, links, ring}   counts since the start, of every link there ever was, with its condition
+                                           (null: it is not in force any more)
 """
 
 from __future__ import annotations
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scheduler = _be_punctual()
     path = Path(ledger_fd)
     Control(path, 0, 1).run({"ready": {"pid": os.getpid(), "scheduler": scheduler}})
-    while path.take(256):
-        pass  # what came in is on record, though it goes nowhere
+    path.take_all()  # what came in is on record, though it goes nowhere
     path.abandon()
     path.write_ledger(end=True)
     path.close()
@@ -153,7 +153,7 @@ class Control:
             path.shut()
             raise
         return {
-            "links": {spec.id: path.links[spec.id].shaper.condition.to_json() for spec in specs},
+            "links": {spec.id: path.condition(spec.id) for spec in specs},
             "slot_bytes": path.slot_bytes,
             "fate": FATE_VERSION,
         }
@@ -163,7 +163,7 @@ class Control:
         return {
             "hosts": {h: {"frames_in": c.frames_in, "unknown": c.unknown} for h, c in path.hosts.items()},
             "links": {
-                link_id: {"condition": link.shaper.condition.to_json(), **link.counts.to_json()}
+                link_id: {"condition": path.condition(link_id), **link.counts.to_json()}
                 for link_id, link in path.links.items()
             },
             "ring": {

@@ -66,31 +66,6 @@ class Flow:
         self.draw: Callable[[], Draws] = iter(stream).__next__
 
 
-@dataclass(slots=True)
-class Counts:
-    """Of one link. `frames` came in; the others are what became of them and of their copies."""
-
-    frames: int = 0
-    sent: int = 0
-    loss: int = 0
-    queue: int = 0
-    unasked: int = 0
-    lateness: Lateness = field(default_factory=lambda: Lateness())
-
-    def to_json(self) -> dict[str, int]:
-        late = self.lateness
-        return {
-            "frames": self.frames,
-            "sent": self.sent,
-            "loss": self.loss,
-            "queue": self.queue,
-            "unasked": self.unasked,
-            "lateness_p50_ns": late.quantile(0.50),
-            "lateness_p99_ns": late.quantile(0.99),
-            "lateness_max_ns": late.most_ns,
-        }
-
-
 class Lateness:
     """How late frames left, as counts in buckets one eighth of their value wide: the memory never grows."""
 
@@ -121,6 +96,31 @@ class Lateness:
                 upper = number if number < 16 else ((number & 7) + 9 << (number >> 3) - 1) - 1
                 return min(upper, self.most_ns)
         return 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of one link. `frames` came in; the others are what became of them and of their copies."""
+
+    frames: int = 0
+    sent: int = 0
+    loss: int = 0
+    queue: int = 0
+    unasked: int = 0
+    lateness: Lateness = field(default_factory=Lateness)
+
+    def to_json(self) -> dict[str, int]:
+        late = self.lateness
+        return {
+            "frames": self.frames,
+            "sent": self.sent,
+            "loss": self.loss,
+            "queue": self.queue,
+            "unasked": self.unasked,
+            "lateness_p50_ns": late.quantile(0.50),
+            "lateness_p99_ns": late.quantile(0.99),
+            "lateness_max_ns": late.most_ns,
+        }
 
 
 class Link:

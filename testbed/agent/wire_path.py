@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
+from typing import Any
 
 from testbed.agent.rings import Port, RxRing, is_busy, slot_bytes_for
 from testbed.agent.wire_link import Flow, Link, LinkSpec
@@ -19,9 +20,12 @@ from testbed.conditions.shape import HOLD_NS, Release, Shaper
 from testbed.measure.ledger import NEVER, Writer
 
 MOST_PENDING_BYTES = 512 << 20  # frames held in memory; beyond it the wire loses frames and says so
+ENTRY_BYTES = 400  # what the interpreter takes for one of them, besides the frame
 OLDEST_NS = 1_000_000_000  # an age outside 0..1 s is no age: a clock was set or the machine slept
-GIVE_UP_NS = 1_000_000_000  # how long a frame is offered to a port that is busy
-LEDGER_WRITE_BYTES = 4 << 20
+READING_ERROR_NS = 100_000  # how far two clocks, read one after the other, may seem to disagree
+GIVE_UP_NS = 50_000_000  # how long a frame is offered to a port that is busy, while all others wait
+RING_IN_READS = 64  # reads of 256 frames that empty the largest ring twice over
+LEDGER_WRITE_BYTES = 256 << 10
 
 # due, order, link, flow, k, frame, in, copy, ticket
 Entry = tuple[int, int, Link, Flow, int, bytes, int, bool, int | None]
@@ -56,6 +60,7 @@ class Path:
         self._arrivals: dict[int, HostCounts] = {}  # by the index of the interface that a frame came in on
         self._sources: dict[bytes, int] = {}  # source address -> the only interface it may come in on
         self._senders: dict[str, Callable[[bytes], int]] = {}  # by host
+        self._refusing: set[str] = set()  # hosts whose port stayed busy: nobody waits for them until they take one
         self._pending: list[Entry] = []
         self._pending_bytes = 0
         self._void: set[int] = set()  # the orders of entries that were released under another time
@@ -66,11 +71,11 @@ class Path:
     def apply(self, seed: int, devices: Mapping[str, str], specs: Iterable[LinkSpec]) -> None:
         """Put the whole state in force: nothing else passes. Raises ValueError or OSError, then nothing passes.
 
-        Frames that were decided under an earlier state still leave when they are due.
+        What came in before is decided by what was in force before, and leaves when it is due. Flows go on
+        counting; a link whose condition changes begins with an empty queue.
         """
         specs = list(specs)
-        while self.take(256):
-            pass  # what came in before this call is decided by what was in force before it
+        self.take_all()
         self.shut()
         if self.links and seed != self._seed:
             raise ValueError(f"the seed cannot change from {self._seed} to {seed}: dice are thrown already")
@@ -92,6 +97,12 @@ class Path:
     def shut(self) -> None:
         """From now on nothing is let in. What was let in before still leaves when it is due."""
         self._by_addresses, self._by_source, self._sources = {}, {}, {}
+
+    def condition(self, link_id: str) -> dict[str, Any] | None:
+        """What a frame of that link meets now, from what would decide it; None: it would be dropped."""
+        spec = self.links[link_id].spec
+        link = self._by_addresses.get(spec.target_mac + spec.source_mac)
+        return link.shaper.condition.to_json() if link is self.links[link_id] else None
 
     def _validate(self, devices: Mapping[str, str], specs: list[LinkSpec]) -> list[Shaper]:
         seen: dict[bytes, LinkSpec] = {}
@@ -158,11 +169,12 @@ class Path:
             host.frames_in += 1
             in_ns = stamp_ns + ahead_ns
             if not 0 <= now_ns - in_ns <= OLDEST_NS:
-                now_ns, ahead_ns = clocks()
+                now_ns, ahead_ns = clocks()  # it came in after the last reading
                 in_ns = stamp_ns + ahead_ns
-                if not 0 <= now_ns - in_ns <= OLDEST_NS:
+                if not -READING_ERROR_NS <= now_ns - in_ns <= OLDEST_NS:
                     self.bad_age += 1
                     in_ns = now_ns
+                in_ns = min(in_ns, now_ns)
             if not whole:
                 self.too_large += 1
             source = frame[6:12]
@@ -178,6 +190,12 @@ class Path:
                 else:
                     self._admit(to, frame, size, in_ns, whole)
         return len(arrivals)
+
+    def take_all(self) -> None:
+        """Read what is in the ring now, and not for ever what comes in meanwhile."""
+        for _ in range(RING_IN_READS):
+            if not self.take(256):
+                break
 
     def _admit(self, link: Link, frame: bytes, size: int, in_ns: int, whole: bool) -> None:
         key = raw_key(frame)
@@ -229,7 +247,7 @@ class Path:
         self._order = order = self._order + 1
         entry = (due_ns, order, link, flow, k, frame, in_ns, copy, ticket)
         heappush(self._pending, entry)
-        self._pending_bytes += len(frame)
+        self._pending_bytes += len(frame) + ENTRY_BYTES
         if ticket is not None:
             link.held.setdefault(ticket, []).append(entry)
 
@@ -238,7 +256,7 @@ class Path:
         for entry in link.held.pop(release.ticket, ()):
             latest_ns, order, _, flow, k, frame, in_ns, copy, _ = entry
             self._void.add(order)
-            self._pending_bytes -= len(frame)
+            self._pending_bytes -= len(frame) + ENTRY_BYTES
             due_ns = max(release.due_ns, latest_ns - HOLD_NS) if copy else release.due_ns
             self._push(due_ns, link, flow, k, frame, in_ns, copy, None)
 
@@ -272,9 +290,11 @@ class Path:
                 if self._offer_again(entry, problem, now_ns):
                     return -1
                 continue
+            if self._refusing:
+                self._refusing.discard(link.spec.source)
             count += 1
             now_ns = clock()
-            self._pending_bytes -= len(frame)
+            self._pending_bytes -= len(frame) + ENTRY_BYTES
             counts = link.counts
             counts.sent += 1
             counts.lateness.add(now_ns - due_ns)
@@ -283,18 +303,20 @@ class Path:
 
     def _offer_again(self, entry: Entry, problem: Exception, now_ns: int) -> bool:
         """True if the frame is back among the pending ones; False if it is given up, which is on record."""
+        host = entry[2].spec.source
         if isinstance(problem, OSError) and is_busy(problem):
             self.tx_busy += 1
-            if now_ns - entry[0] < GIVE_UP_NS:
+            if host not in self._refusing and now_ns - entry[0] < GIVE_UP_NS:
                 heappush(self._pending, entry)
                 return True
+            self._refusing.add(host)
         self.tx_errors += 1
         self._give_up(entry)
         return False
 
     def _give_up(self, entry: Entry) -> None:
         due_ns, _, link, flow, k, frame, in_ns, copy, _ = entry
-        self._pending_bytes -= len(frame)
+        self._pending_bytes -= len(frame) + ENTRY_BYTES
         link.counts.unasked += 1
         self._records.frame(flow.number, k, len(frame), "unasked", copy, in_ns, due_ns, NEVER)
 

@@ -18,7 +18,8 @@ The order in which a frame meets the parts of a condition:
    Lost, dropped and held frames do not count as overtaking, and a copy does not count a second time.
 
 `lost`, `duplicated` and `jitter_ns` are functions of the drawn numbers alone, so that a judge can ask them
-again."""
+again.
+"""
 
 from __future__ import annotations
 

@@ -244,6 +244,15 @@ def test_a_change_keeps_counting_where_it_was_and_lets_what_is_under_way_arrive(
     ledger = bench.settle()
     assert [(f.k, f.cause) for f in sorted(ledger, key=lambda f: f.k)] == [(0, None), (1, "loss")]
     assert len(bench.rings) == 1
+    assert bench.path.condition("a->b over lan") == {"loss_ratio": 1.0}
+
+
+def test_a_link_that_is_not_in_force_has_no_condition(bench: Bench) -> None:
+    bench.apply({"a->b": Condition(), "b->a": Condition(delay_ns=1)})
+    assert bench.path.condition("a->b over lan") == {}
+    bench.apply({"b->a": Condition(delay_ns=1)})
+    assert bench.path.condition("a->b over lan") is None
+    assert bench.path.condition("b->a over lan") == {"delay_ns": 1}
 
 
 def test_what_is_under_way_on_a_link_whose_host_is_gone_is_on_record(bench: Bench) -> None:
@@ -271,7 +280,7 @@ def test_a_frame_that_did_not_come_in_whole_is_lost_unasked(bench: Bench) -> Non
 
 
 def test_memory_is_bounded_and_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire_path, "MOST_PENDING_BYTES", 100)
+    monkeypatch.setattr(wire_path, "MOST_PENDING_BYTES", 1000)
     bench.apply({"a->b": Condition(delay_ns=MS)})
     for number in range(4):
         bench.arrive(udp(MACS["b"], MACS["a"], number))
@@ -320,6 +329,27 @@ def test_a_busy_port_is_offered_the_frame_again(bench: Bench) -> None:
     assert [bench.path.send_due(32) for _ in range(3)] == [-1, -1, 3]
     assert [frame[-1] for frame in bench.ports["h0"].sent] == [0, 1, 2]
     assert bench.path.tx_busy == 2 and causes(bench.settle()) == [None, None, None]
+
+
+def test_nobody_waits_for_a_port_that_stayed_busy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.apply({"a->b": Condition(), "b->a": Condition()})
+    with monkeypatch.context() as patched:
+        patched.setattr(wire_path, "GIVE_UP_NS", 0)
+        bench.ports["h0"].errors = [errno.ENOBUFS]
+        bench.arrive(udp(MACS["b"], MACS["a"], 0))
+        bench.turn()
+    bench.ports["h0"].errors = [errno.ENOBUFS]
+    bench.arrive(udp(MACS["b"], MACS["a"], 1))
+    bench.arrive(udp(MACS["a"], MACS["b"], 2), "h1")
+    assert (bench.path.take(32), bench.path.send_due(32)) == (2, 1)
+    assert [frame[-1] for frame in bench.ports["h1"].sent] == [2]
+    bench.arrive(udp(MACS["b"], MACS["a"], 3))
+    bench.turn()
+    bench.ports["h0"].errors = [errno.ENOBUFS]  # it took one: it is waited for again
+    bench.arrive(udp(MACS["b"], MACS["a"], 4))
+    assert (bench.path.take(32), bench.path.send_due(32), bench.path.send_due(32)) == (1, -1, 1)
+    assert [frame[-1] for frame in bench.ports["h0"].sent] == [3, 4]
+    assert sorted((f.link[0], f.k) for f in bench.settle() if f.cause == "unasked") == [("a", 0), ("a", 1)]
 
 
 @pytest.mark.parametrize("number", [errno.ENETDOWN, errno.EMSGSIZE])
