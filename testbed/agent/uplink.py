@@ -28,23 +28,15 @@ def create(netns: int, wire_pid: int, peer: str, doing: str) -> None:
     """
     size = f"mtu {MTU} numtxqueues 1 numrxqueues 1"
     there = f"/proc/{wire_pid}/ns/net"
-    filters.write(
-        [
-            f"link add {NAME} gso_max_segs 1 {size} type veth peer name {peer} {size} netns {there}",
-            f"link set dev {NAME} arp off",
-        ],
-        "ip",
-        netns,
-        doing,
-    )
+    # Without an address of its own an interface neither solicits routers nor reports groups.
+    silent = " addrgenmode none" if Path("/proc/sys/net/ipv6").exists() else ""
+    make = f"link add {NAME} gso_max_segs 1 {size} type veth peer name {peer} {size} netns {there}"
+    filters.write([make, f"link set dev {NAME} arp off{silent}"], "ip", netns, doing)
     with namespaces.inside(netns):
-        _silence_ipv6(NAME)
         _tx_checksum(NAME, switch_off=True)
     wire_netns = namespaces.open_network(wire_pid)
     try:
-        with namespaces.inside(wire_netns):
-            _silence_ipv6(peer)
-        namespaces.batch("ip", [f"link set dev {peer} up arp off"], wire_netns, doing)
+        namespaces.batch("ip", [f"link set dev {peer} up arp off{silent}"], wire_netns, doing)
     finally:
         os.close(wire_netns)  # held open, it would keep the pair alive when the wire is dead
     namespaces.batch("ip", [f"link set dev {NAME} up"], netns, doing)
@@ -79,13 +71,6 @@ def has_checksum_offload(netns: int) -> bool:
     """Raises OSError if there is no `w0`."""
     with namespaces.inside(netns):
         return _tx_checksum(NAME, switch_off=False)
-
-
-def _silence_ipv6(dev: str) -> None:
-    """No router solicitations and no group reports of the interface's own."""
-    switch = Path(f"/proc/sys/net/ipv6/conf/{dev}/disable_ipv6")
-    if switch.exists() and switch.read_text().strip() != "1":
-        switch.write_text("1")
 
 
 def _tx_checksum(dev: str, switch_off: bool) -> bool:

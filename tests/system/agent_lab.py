@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -221,16 +222,20 @@ def lab(who: str, plan: types.Plan, agent: str = AGENT, shape: dict[str, Any] | 
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdin and process.stdout and process.stderr
         running: list[subprocess.Popen[bytes]] = []
+        outer, whole = 0, -1
         try:
             first = process.stdout.readline()
             if not first:
                 raise AssertionError(f"the lab did not come up: {process.stderr.read().decode()}")
             number = int(process.stderr.readline())
             outer = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+            whole = os.pidfd_open(outer)
             yield Lab(outer, json.loads(first), number, process, running)
         finally:
             process.kill()
             process.wait()
+            if whole >= 0:
+                _wait_for_the_end(outer, whole)
             for program in running:
                 program.wait()
                 for pipe in (program.stdin, program.stdout):
@@ -240,6 +245,14 @@ def lab(who: str, plan: types.Plan, agent: str = AGENT, shape: dict[str, Any] | 
                 end.close()
             with suppress(OSError):
                 process.stdin.close()
+
+
+def _wait_for_the_end(outer: int, whole: int) -> None:
+    """The first process of a pid namespace ends after all others in it; as an orphan it may have become ours."""
+    assert select.select([whole], [], [], 30)[0], "the lab did not end"
+    os.close(whole)
+    with suppress(ChildProcessError):
+        os.waitpid(outer, os.WNOHANG)
 
 
 SYSCTLS = {
