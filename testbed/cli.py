@@ -1,4 +1,4 @@
-"""The command line. Each command does its work through one room and exits with the outcome's status."""
+"""The command line: each command does its work through one room and exits with the outcome's status."""
 
 from __future__ import annotations
 

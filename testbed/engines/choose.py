@@ -28,7 +28,7 @@ def choose(name: str, requires: Collection[str] = ()) -> tuple[str, str]:
     from testbed.engines.docker import daemon_answers  # the SDK takes 0.2 s to import
 
     answers, why = daemon_answers()
-    return ("docker", why) if answers else ("namespaces", why)
+    return ("docker", why) if answers else ("namespaces", why.partition(";")[0])  # what to try is the doctor's
 
 
 def maker(name: str, say: Callable[[str], None]) -> NewEngine:

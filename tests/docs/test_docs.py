@@ -1,0 +1,89 @@
+"""What the documents say is so: their scenarios plan, their commands exist, every file is in whats-here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from testbed.cli import cli
+from testbed.expect.static import problems
+from testbed.plan import plan
+from testbed.scenario import parse
+from tests.command import ROOT
+from tests.docs import whats_here
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    """(document:line, text) of every fenced block of a kind."""
+    found = []
+    for path in DOCUMENTS:
+        text = path.read_text()
+        for match in re.finditer(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text[: match.start()].count("\n") + 1
+            found.append((f"{path.relative_to(ROOT)}:{line}", match[1]))
+    return found
+
+
+SCENARIOS = [(where, text) for where, text in blocks("yaml") if re.search(r"^testbed:", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("where", "text"), SCENARIOS, ids=[where for where, _ in SCENARIOS])
+def test_every_scenario_in_the_documents_can_be_planned_and_judged(where: str, text: str) -> None:
+    assert problems(plan(parse(text, "example.yaml"))) == []
+
+
+def test_there_are_scenarios_in_the_documents() -> None:
+    assert sum(where.startswith("README.md") for where, _ in SCENARIOS) == 2
+
+
+def test_the_scenario_in_the_readme_is_the_shipped_one() -> None:
+    shipped = (ROOT / "scenarios/udp-loss.yaml").read_text()
+    assert next(text for where, text in SCENARIOS if where.startswith("README.md")) == shipped
+
+
+COMMANDS = [
+    (where, line)
+    for kind in ("sh", "console")
+    for where, text in blocks(kind)
+    for line in (line.removeprefix("$ ").partition("#")[0].strip() for line in text.splitlines())
+    if line.startswith("testbed ")
+]
+
+
+@pytest.mark.parametrize(("where", "line"), COMMANDS, ids=[f"{where} {line}" for where, line in COMMANDS])
+def test_every_command_in_the_documents_exists_with_its_flags(where: str, line: str) -> None:
+    _, name, *words = shlex.split(line)
+    command = cli.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts}
+    flags = {word for word in words if word.startswith("-")}
+    assert flags <= known | {"--help"}, f"{where}: {line}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, command in cli.commands.items():
+        assert f"testbed {name}" in readme
+        assert isinstance(command, click.Command) and command.help, f"{name} has no help"
+
+
+def test_whats_here_is_what_is_here() -> None:
+    assert whats_here.DOCUMENT.read_text() == whats_here.render(), "run python -m tests.docs.whats_here"
+
+
+def test_every_room_is_in_whats_here_and_no_file_is_much_too_long() -> None:
+    for path in (ROOT / "testbed").rglob("*.py"):
+        room = str(path.parent.relative_to(ROOT / "testbed")).replace(".", "", 1)
+        assert room in whats_here.ROOMS, f"{path} is in a room of its own"
+        assert len(path.read_text().splitlines()) <= 550, f"{path} is too long to be one room"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}"
