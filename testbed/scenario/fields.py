@@ -74,10 +74,12 @@ class Reads:
         except (Refused, units.UnitError) as problem:
             before = "" if self._is_name else label(info)
             reading.add(getattr(problem, "at", None) or value, f"{before}{problem}", problem.hint)
-        return value if self._otherwise is SAME else self._otherwise
+        if self._otherwise is not SAME:
+            return self._otherwise
+        return value if isinstance(value, Text) else Text("?", mark_of(value))
 
 
-SAME = object()  # the refused value itself stands in
+SAME = object()  # the refused text itself stands in
 
 
 def reading_of(info: ValidationInfo) -> Reading:

@@ -258,7 +258,7 @@ class Condition(Part):
     delay: values.Duration | None = Field(None, description="One way, as in 20 ms")
     rtt: values.Duration | None = Field(None, description="Both ways together; only for <-> and networks")
     jitter: Jitter | None = Field(None, description="Plus or minus this much, as in 2 ms; may reorder")
-    loss: values.Ratio | None = Field(None, description="Of packets, as in 10 %")
+    loss: values.Loss | None = Field(None, description="Of packets, as in 10 %")
     duplicate: values.Ratio | None = Field(None, description="Of packets: one extra copy")
     reorder: Reorder | None = Field(None, description="{ratio: 5 %, by: 3 packets}")
     rate: values.Rate | None = Field(None, description="As in 10 Mbit/s, for each ordered pair")
@@ -332,7 +332,7 @@ class Scenario(Part):
     about: values.SomeText | None = Field(None, description="One sentence: the promise")
     tags: Annotated[tuple[values.Name, ...], Listed("tags")] = ()
     seed: values.Seed = Field(1, description="Of every random draw; $seed hands it to programs")
-    timeout: values.PositiveDuration = Field(2 * MINUTE_NS, description="Of the whole run")
+    timeout: values.WholeTimeout = Field(2 * MINUTE_NS, description="Of the whole run")
     duration: values.PositiveDuration | None = Field(None, description="How long to run where no `run` ends it")
     requires: Annotated[tuple[values.Requirement, ...], Listed("requirements")] = Field(
         (), description="Without these the scenario is skipped"

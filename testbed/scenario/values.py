@@ -7,7 +7,7 @@ import posixpath
 import re
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from testbed.linux import CAPABILITIES
 from testbed.scenario import units
@@ -227,34 +227,42 @@ JsonPath = Annotated[
 # -- quantities ------------------------------------------------------------------------------------------
 
 
-def _quantity(
-    what: str, example: str, units_: str, parse: Callable[[str], Any], show: Callable[[Any], str], least: int
-) -> Reads:
+class _Kind(NamedTuple):
+    what: str
+    example: str
+    units: str  # as a regular expression
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str]
+
+
+_TIME = _Kind("a time", "20 ms", "ns|us|ms|s|min|h", units.parse_duration_ns, units.format_ns)
+_RATE = _Kind("a rate", "10 Mbit/s", "|".join(units.RATE), units.parse_rate_bit_s, units.format_rate)
+_RATIO = _Kind("a ratio", "10 %", "%", units.parse_ratio, units.format_ratio)
+_PACKETS = _Kind("a number", "3 packets", "packets?", units.parse_packets, units.format_packets)
+
+
+def _quantity(kind: _Kind, least: int = 0, otherwise: Any = None, has_full_form: bool = False) -> Reads:
     def read(value: Value, reading: Reading) -> Any:
-        if isinstance(value, Map):
-            raise Refused(f"the full form of {what} {LATER}", f"write it short, as in `{example}`")
+        if isinstance(value, Map) and has_full_form:
+            raise Refused(f"the full form of {kind.what} {LATER}", f"write it short, as in `{kind.example}`")
         if not isinstance(value, Text):
-            raise Refused(f"expected {what}, found {called(value)}", f"as in `{example}`")
-        made = parse(value)
+            raise Refused(f"expected {kind.what}, found {called(value)}", f"as in `{kind.example}`")
+        made = kind.parse(value)
         if made < least:
-            raise Refused(f"`{short(value)}` is too small", f"at least {show(least)}")
+            raise Refused(f"`{short(value)}` is too small", f"at least {kind.show(least)}")
         return made
 
-    return Reads(read, {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)? *({units_})$"}, show)
+    pattern = rf"^[0-9]+(\.[0-9]+)? *({kind.units})$"
+    return Reads(read, {"type": "string", "pattern": pattern}, kind.show, otherwise)
 
 
-def _time(least_ns: int) -> Reads:
-    return _quantity("a time", "20 ms", _TIMES, units.parse_duration_ns, units.format_ns, least_ns)
-
-
-_TIMES, _RATES = "ns|us|ms|s|min|h", "bit/s|kbit/s|Mbit/s|Gbit/s"
-Duration = Annotated[int, _time(0)]
-PositiveDuration = Annotated[int, _time(1)]
-Rate = Annotated[int, _quantity("a rate", "10 Mbit/s", _RATES, units.parse_rate_bit_s, units.format_rate, 1)]
-Ratio = Annotated[float, _quantity("a ratio", "10 %", "%", units.parse_ratio, units.format_ratio, 0)]
-Packets = Annotated[
-    int, _quantity("a number", "3 packets", "packets?", units.parse_packets, units.format_packets, 1)
-]
+Duration = Annotated[int, _quantity(_TIME)]
+PositiveDuration = Annotated[int, _quantity(_TIME, 1)]
+WholeTimeout = Annotated[int, _quantity(_TIME, 1, otherwise=units.TIME["h"] * 1000)]
+Rate = Annotated[int, _quantity(_RATE, 1, has_full_form=True)]
+Ratio = Annotated[float, _quantity(_RATIO)]
+Loss = Annotated[float, _quantity(_RATIO, has_full_form=True)]
+Packets = Annotated[int, _quantity(_PACKETS, 1)]
 
 
 def queue(value: Value, reading: Reading) -> units.Quantity:
@@ -268,7 +276,10 @@ def queue(value: Value, reading: Reading) -> units.Quantity:
     return quantity
 
 
-_QUEUE_SCHEMA = {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)? *(packets?|{_TIMES}|B|kB|MB|GB|KiB|MiB|GiB)$"}
+_QUEUE_SCHEMA = {
+    "type": "string",
+    "pattern": rf"^[0-9]+(\.[0-9]+)? *(packets?|{_TIME.units}|{'|'.join(units.SIZE)})$",
+}
 Queue = Annotated[units.Quantity, Reads(queue, _QUEUE_SCHEMA, units.format_quantity)]
 
 
