@@ -87,7 +87,7 @@ def prove(evidence: dict[str, Any]) -> None:
     """The ledger, the wire's counts and the kernel's count of redirected frames are three views of one thing."""
     report, ledger = evidence["report"], evidence["ledger"]
     assert evidence["drain"] == {"drained": True, "pending": 0}
-    assert set(report["ring"].values()) == {0}, report["ring"]
+    assert {n for what, n in report["ring"].items() if what != "tx_busy"} == {0}, report["ring"]
     for host, counts in report["hosts"].items():
         assert counts == {"frames_in": evidence["matched"][host], "unknown": 0}
     for link, counts in report["links"].items():
@@ -168,7 +168,7 @@ def test_the_control_without_conditions_loses_and_delays_nothing(lab: Experiment
 
 def test_exactly_the_predicted_datagrams_are_lost(lab: Experiment) -> None:
     condition = Condition(loss_ratio=0.1)
-    evidence = lab("probe", links={"a->b": condition.to_json()}, count=2000, gap_us=200)
+    evidence = lab("probe", links={"a->b": condition.to_json()}, count=2000, gap_us=500)
     prove(evidence)
     expected = [k for k in range(2000) if not lost(draws(SEED, AB, "udp *1>9000", k), condition)]
     assert numbers(evidence) == expected
@@ -295,12 +295,12 @@ def test_frames_larger_than_announced_are_lost_unasked(lab: Experiment) -> None:
 
 
 def test_errors_of_icmp_have_a_flow_and_a_fate(lab: Experiment) -> None:
-    evidence = lab("refused", links={"a->b": {}, "b->a": {"delay_ns": 30 * MS}})
+    evidence = lab("refused", links={"a->b": {}, "b->a": {"delay_ns": 30 * MS}}, patience_s=10)
     prove(evidence)
     assert [kind for kind, _ in evidence["answers"]] == 3 * ["ConnectionRefusedError"]
     assert min(took for _, took in evidence["answers"]) >= 30 * MS
     assert {f.flow for f in evidence["ledger"] if f.link == "b->a over lan"} == {"icmp error"}
-    evidence = lab("refused", links={"b->a": {"loss_ratio": 1.0}})
+    evidence = lab("refused", links={"b->a": {"loss_ratio": 1.0}}, patience_s=0.2)
     assert [kind for kind, _ in evidence["answers"]] == 3 * ["TimeoutError"]
     assert {f.cause for f in evidence["ledger"]} == {"loss"}
 

@@ -115,8 +115,10 @@ class Host:
         with self.inside():
             made = socket.socket(family, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):
-            made.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE: initial user namespace only
+        if kind == socket.SOCK_DGRAM:  # a receiver that comes late must not lose what the wire did not
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 20)  # as much as the machine allows
+            with contextlib.suppress(OSError):
+                made.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE: initial user namespace only
         made.bind(("", port))
         return made
 
@@ -368,13 +370,13 @@ def stream(links: dict[str, dict[str, Any]], size: int) -> dict[str, Any]:
         return lab.evidence(hashes=hashes, took_ns=took)
 
 
-def refused(links: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def refused(links: dict[str, dict[str, Any]], patience_s: float) -> dict[str, Any]:
     """a sends to a port of b that nobody has, and waits for the ICMP error."""
     with Lab() as lab:
         lab.conditions(links)
         answers = []
         with lab.hosts["a"].socket(socket.SOCK_DGRAM) as sender:
-            sender.settimeout(0.3)
+            sender.settimeout(patience_s)
             sender.connect((lab.hosts["b"].ip, 9))
             for _ in range(3):
                 begun = time.monotonic_ns()
