@@ -14,20 +14,20 @@ DOCUMENT = ROOT / "docs" / "whats-here.md"
 
 INTRODUCTION = """# What is where
 
-One sentence a file, the first one of the file itself. Imports point one way, downwards in this list of rooms: the
-command line, the runner and its helpers, the engines and the agent, the pure rooms, the errors. `make lint` enforces
-it. The pure rooms decide and touch nothing; engines and agent act and never import each other; what runs inside hosts
-imports nothing of ours.
+One sentence a file, the first one of the file itself. Imports point one way, downwards in this list of rooms:
+the command line, the runner and its helpers, the engines and the agent, the pure rooms, the errors. `make
+lint` enforces it. The pure rooms decide and touch nothing; engines and agent act and never import each other;
+what runs inside hosts imports nothing of ours.
 
-A run goes through them like this: `scenario` reads the file, `plan` decides every address and start, an engine brings
-hosts up, the agent sets each host's baseline and the conditions of its links and reads them back, the supervisor
-starts and stops programs as the lifecycle says, the agent proves the conditions again, `results` keeps the evidence,
-and the judge reads nothing but that evidence.
+A run goes through them like this: `scenario` reads the file, `plan` decides every address and start, an
+engine brings hosts up, the agent sets each host's baseline and the conditions of its links and reads them
+back, the supervisor starts and stops programs as the lifecycle says, the agent proves the conditions again,
+`results` keeps the evidence, and the judge reads nothing but that evidence.
 
-Outside `testbed/`: `scenarios/` are examples, documents and tests at once, and those in `scenarios/negative/` must
-not pass; `compose/` has the node image; `tests/unit/` needs no root and no kernel, `tests/contract/` holds every
-engine to one suite, `tests/system/` runs whole things, `tests/judge/` holds bad runs that must be rejected,
-`tests/docs/` checks the documents.
+Outside `testbed/`: `scenarios/` are examples, documents and tests at once, and those in `scenarios/negative/`
+must not pass; `compose/` has the node image; `tests/unit/` needs no root and no kernel, `tests/contract/`
+holds every engine to one suite, `tests/system/` runs whole things, `tests/judge/` holds bad runs that must be
+rejected, `tests/docs/` checks the documents.
 """
 
 ROOMS = {
