@@ -18,7 +18,7 @@ LEAST_QUEUE_PACKETS = 20  # two initial windows of TCP (RFC 6928)
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _REFERENCE = re.compile(rf"(?<![\w.>-])({_LABEL})\s*->\s*({_LABEL})(?:\s+over\s+({_LABEL}))?(?=\s*\.)", re.ASCII)
-_TEXTS = re.compile(r'"[^"]*"|matches\s+/.*/')
+_TEXTS = re.compile(r'"[^"]*"|\'[^\']*\'|matches\s+/.*/')
 
 
 def links(there: Topology, scenario: model.Scenario, won: dict[Direction, Won]) -> tuple[Link, ...]:

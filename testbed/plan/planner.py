@@ -12,7 +12,7 @@ from testbed.scenario.addresses import Addresses, allocate
 from testbed.scenario.links import resolve
 from testbed.scenario.model import Scenario
 from testbed.scenario.order import start_order
-from testbed.scenario.source import mark_of
+from testbed.scenario.source import Text, mark_of
 from testbed.scenario.topology import Topology, topology
 from testbed.scenario.units import format_ns, format_packets
 from testbed.scenario.variables import Scope
@@ -46,13 +46,18 @@ def build(scenario: Scenario, seed: int | None = None, taken: frozenset[str] = f
         programs=tuple(programs.program(one, scopes[one.id.partition(".")[0]]) for one in order),
         links=made_links,
         expectations=tuple(
-            Expectation(str(one.that), str(one.because or ""), mark_of(one.that).line, mark_of(one.that).column)
+            Expectation(str(one.that), str(one.because or ""), mark_of(one.that).line, _column(one.that))
             for one in scenario.expect
         ),
         ends=Ends(scenario.ends.outcome, str(scenario.ends.text)),  # type: ignore[arg-type]
         fails_when=tuple(map(str, scenario.fails_when)),
         notes=tuple(_notes(scenario, made_links)),
     )
+
+
+def _column(text: str) -> int:
+    """Where the text begins, so that offsets in it are columns; 0 where they are not."""
+    return text.first_column if isinstance(text, Text) else 0
 
 
 def _impossible(at: object, message: str, hint: str) -> None:

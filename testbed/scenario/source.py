@@ -23,17 +23,26 @@ NOWHERE = Mark()
 
 
 class Text(str):
-    """A scalar as written. Equal to any equal str; `plain` means without quotes in the file."""
+    """A scalar as written. Equal to any equal str; `style` is the sign that it stood behind: ' " | > or none."""
 
     mark: Mark
     end: Mark
-    plain: bool
+    style: str
     cut_from: Mark | None  # a key that YAML made of what follows a comma in { }: where the value before it starts
 
-    def __new__(cls, text: str, mark: Mark = NOWHERE, end: Mark = NOWHERE, plain: bool = False) -> Text:
+    def __new__(cls, text: str, mark: Mark = NOWHERE, end: Mark = NOWHERE, style: str = "") -> Text:
         made = super().__new__(cls, text)
-        made.mark, made.end, made.plain, made.cut_from = mark, end, plain, None
+        made.mark, made.end, made.style, made.cut_from = mark, end, style, None
         return made
+
+    @property
+    def plain(self) -> bool:
+        return not self.style
+
+    @property
+    def first_column(self) -> int:
+        """Of the text itself, behind its quote; 0 where it begins in another line."""
+        return 0 if self.style in ("|", ">") else self.mark.column + len(self.style)
 
 
 class Nothing:

@@ -69,9 +69,8 @@ class _Builder:
             hint = "write the value bare, or quote it"
             self._reading.add(here, f"a tag, `{node.tag[:60]}`: a scenario has none", hint)
         if isinstance(node, yaml.ScalarNode):
-            plain = node.style is None
-            empty = plain and node.value in ("", "~", "null", "Null", "NULL")
-            return Nothing(here) if empty else Text(node.value, here, mark(node.end_mark), plain)
+            empty = node.style is None and node.value in ("", "~", "null", "Null", "NULL")
+            return Nothing(here) if empty else Text(node.value, here, mark(node.end_mark), node.style or "")
         self._open.add(id(node))
         made: Value = Nothing(here)
         if isinstance(node, yaml.SequenceNode):
@@ -86,12 +85,12 @@ class _Builder:
         seen: dict[str, Text] = {}
         cut_from: Mark | None = None
         for key_node, value_node in node.value:
-            key = Text("", mark(key_node.start_mark), mark(key_node.end_mark), True)
+            key = Text("", mark(key_node.start_mark), mark(key_node.end_mark))
             if not isinstance(key_node, yaml.ScalarNode):
                 hint = "quote it if it begins with [ or {"
                 self._reading.add(key, "a key is one word, not a list or mapping", hint)
                 continue
-            key = Text(key_node.value, key.mark, key.end, key_node.style is None)
+            key = Text(key_node.value, key.mark, key.end, key_node.style or "")
             value = self._value(value_node, (*path, key))
             if key.plain and key == "<<":
                 merged.extend(self._merged(key, value))

@@ -117,11 +117,16 @@ def some_text(value: Value, reading: Reading) -> Text:
 
 def expectation(value: Value, reading: Reading) -> Text:
     text = some_text(value, reading)
-    if text.count('"') % 2:
-        hint = comment_hint(text, reading) or "a text begins and ends with a double quote"
+    hint = comment_hint(text, reading)
+    if hint and _open_quote(text):
         raise Refused(f"`{short(text)}`: a text in it has no end", hint)
     warn_of_comment(text, reading)
     return text
+
+
+def _open_quote(text: str) -> bool:
+    """Whether a text inside an expectation begins and does not end."""
+    return re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', "", text).count('"') > 0
 
 
 def empty(value: Value, reading: Reading) -> None:

@@ -17,8 +17,9 @@ from tests.unit.test_scenario_forms import FULL_OF_EVERYTHING
 SEEDS = sorted(Path(testbed.__file__).parents[1].glob("scenarios/*.yaml"))
 PIECES = (
     "&a *a << : , { } [ ] ' \" # | > - ? ! % @ ` $ ${ $$ \\ \t \n ~ null on 010 1:30 0x 1e9 -1 ms % packets -> "
-    "<-> over all lan a.b !!python/none !!set \u2028 \x85 \ufeff é 99999999999999999999 /( (?P< !!binary x-y: run: "
-    "serve: links: hosts: count: after: fails_when: networks: subnet: 0.0.0.0/0 ready: files: ../ stdin: null,"
+    "<-> over all lan a.b !!python/none !!set \u2028 \x85 \ufeff é 99999999999999999999 /( (?P< !!binary x-y: "
+    "run: serve: links: hosts: count: after: fails_when: networks: subnet: 0.0.0.0/0 "
+    "ready: files: ../ stdin: null,"
 ).split(" ")
 TRIES = 150
 
