@@ -272,16 +272,15 @@ class Links:
         for_s = _DRAIN_S + wanted.longest_stay_s
         wire.ask("drain", wait_s=for_s + 10, for_s=for_s)  # what does not leave in time, it records as unasked
         moment = self._moment(wire, list(wanted.devices))
+        problems = proof.not_in_force(wanted.demand, start, moment)
         deadline = time.monotonic() + _SETTLE_S
-        while (left := proof.unread(self._offsets, moment)) and time.monotonic() < deadline:
+        while not problems and (left := proof.unread(self._offsets, moment)) and time.monotonic() < deadline:
             time.sleep(0.01)
             moment = self._moment(wire, list(left), moment)
-        problems = proof.not_in_force(wanted.demand, start, moment)
+            problems = proof.not_in_force(wanted.demand, start, moment)
         broken = {who for _, who, _ in problems}
-        problems += [
-            p for p in proof.lost_frames(wanted.demand, start, moment, self._offsets) if p[1] not in broken
-        ]
-        return problems, moment
+        lost = proof.lost_frames(wanted.demand, start, moment, self._offsets)
+        return problems + [problem for problem in lost if problem[1] not in broken], moment
 
     def ledger(self, offset: int) -> tuple[bytes, int | None]:
         """A piece of the ledger, and where the next one begins; None: that was the last."""

@@ -360,7 +360,7 @@ def test_undoing_goes_on_when_a_host_has_lost_what_was_made(build: Build) -> Non
         assert made_in(here, "a") == made_in(here, "b") == NOTHING
 
 
-def test_sixty_hosts_come_into_force_and_are_proven_in_seconds(build: Build) -> None:
+def test_sixty_hosts_come_into_force_and_are_proven_within_a_minute(build: Build) -> None:
     names = [f"h{n}" for n in range(60)]
     links = {f"{name}->h0 over lan": Condition(delay_ns=MS) for name in names[1:]}
     plan = make_plan({"lan": names}, links)
@@ -370,5 +370,4 @@ def test_sixty_hosts_come_into_force_and_are_proven_in_seconds(build: Build) -> 
         agent.conditions(plan)
         assert len(ping(here, "h59", ip_of(plan, "h0"), count=1)) == 1
         assert agent.check()["problems"] == []
-        took = time.monotonic() - began
-        assert took < 20
+        assert time.monotonic() - began < 60
