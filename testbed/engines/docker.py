@@ -110,7 +110,7 @@ class DockerEngine:
                 with self._making("volume", self._named(volume)):
                     self._api.create_volume(self._named(volume), labels=self._labels)
             pids = self._make_hosts(plan, images)
-            self._write_names(plan, pids)
+            self._write_names(plan, pids, images)
             return pids
         except BaseException as problem:
             self._containers = {}
@@ -282,7 +282,7 @@ class DockerEngine:
         """Its process id on the daemon's machine, once it holds, or serves."""
         ours = image == self._image
         found = inspect_image(self._api, image)
-        inherited = [word.partition("=")[0] for word in found["Config"].get("Env") or []]
+        inherited = [word.partition("=")[0] for word in (found.get("Config") or {}).get("Env") or []]
         hold = "" if not ours and not host.programs else docker_host.HOLD if ours else docker_host.FOREIGN_HOLD
         container_id = self._create_host(host, image, hold)
         self._containers[host.name] = _Container(container_id, ("HOSTNAME", *inherited) if ours else ())
@@ -295,10 +295,7 @@ class DockerEngine:
             self._api.start(container_id)
             state = self._api.inspect_container(container_id)["State"]
         if not state["Running"]:
-            raise EngineError(
-                f"starting host {host.name}: its image {image} ended at once with status {state['ExitCode']}; an "
-                "image without programs in the file must serve something by itself"
-            )
+            raise _ended(host.name, image, state["ExitCode"])
         return int(state["Pid"])
 
     def _create_host(self, host: Host, image: str, hold: str) -> str:
@@ -347,7 +344,7 @@ class DockerEngine:
         with asking(doing):
             self._api.put_archive(container_id, "/", archive(files, int(time.time())))
 
-    def _write_names(self, plan: Plan, pids: dict[str, int]) -> None:
+    def _write_names(self, plan: Plan, pids: dict[str, int], images: dict[str, str]) -> None:
         """/etc/hosts exactly as planned, and no resolver; written and read back in every host at once."""
         wanted = {
             host.name: {"/etc/hosts": docker_host.hosts_file(host), "/etc/resolv.conf": docker_host.NO_RESOLVER}
@@ -355,9 +352,12 @@ class DockerEngine:
         }
         asked = {"write": {name: (pids[name], files) for name, files in wanted.items()}}
         for name, found in self._ask_beside_the_agent(asked).items():
-            for path, text in found.items():
-                if text != wanted[name][path]:
-                    raise EngineError(f"writing {path} of host {name}: it then held {text!r}")
+            if found is None:
+                with asking(f"looking at host {name}"):
+                    status = self._api.wait(self._container(name).id)["StatusCode"]
+                raise _ended(name, images[name], status)
+            if found != wanted[name]:
+                raise EngineError(f"writing the names of host {name}: its files then held {found}")
 
     def _remove(self, but: str = "") -> list[str]:
         """Remove what this run made, but for one container. Never raises: what went wrong, in words."""
@@ -383,3 +383,10 @@ class DockerEngine:
         if self._connection is None:
             raise EngineError("asking the docker engine for something: it is not open")
         return self._connection
+
+
+def _ended(host: str, image: str, status: int) -> EngineError:
+    return EngineError(
+        f"starting host {host}: its image {image} ended at once with status {status}; an image without programs in "
+        "the file must serve something by itself"
+    )

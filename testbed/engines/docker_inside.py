@@ -16,10 +16,18 @@ from pathlib import Path
 from typing import Any
 
 
-def write(root: str, files: dict[str, str]) -> dict[str, str]:
-    """Write files in place under a directory, and return what they hold then. Raises OSError."""
+def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
+    """Write files in place under a directory, and return what they hold then; None if it is not there.
+
+    Raises OSError.
+    """
     for path, text in files.items():
-        Path(root + path).write_text(text)
+        try:
+            Path(root + path).write_text(text)
+        except (FileNotFoundError, ProcessLookupError):
+            if Path(root).exists():
+                raise
+            return None
     return {path: Path(root + path).read_text() for path in files}
 
 
@@ -41,7 +49,8 @@ def facts() -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any]) -> Any:
-    """{"facts": true}, or {"write": {host: [pid, {path: text}]}}, answered with what the files then hold."""
+    """{"facts": true}, or {"write": {host: [pid, {path: text}]}}, answered with what the files then hold,
+    or null for a host whose process has ended."""
     if "facts" in request:
         return facts()
     return {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}

@@ -112,6 +112,12 @@ def test_files_are_written_in_place_and_what_is_returned_was_read_back(tmp_path:
     assert (tmp_path / "etc/hosts").stat().st_ino == before, "a bind mount could not be replaced"
 
 
+def test_a_host_that_has_ended_is_told_from_a_file_that_cannot_be_written(tmp_path: Any) -> None:
+    assert docker_inside.write(f"{tmp_path}/none", {"/etc/hosts": ""}) is None
+    with pytest.raises(FileNotFoundError):
+        docker_inside.write(str(tmp_path), {"/etc/hosts": ""})
+
+
 def test_routes_are_where_unicast_leads_and_never_everywhere() -> None:
     shown = """[{"dst":"default","gateway":"10.0.0.1"},{"dst":"10.0.0.0/24","dev":"eth0"},
     {"dst":"10.8.0.9","dev":"wg0"},
