@@ -387,6 +387,6 @@ class DockerEngine:
 
 def _ended(host: str, image: str, status: int) -> EngineError:
     return EngineError(
-        f"starting host {host}: its image {image} ended at once with status {status}; an image without programs in "
-        "the file must serve something by itself"
+        f"starting host {host}: its image {image} ended at once with status {status}; an image without programs "
+        "in the file must serve something by itself"
     )
