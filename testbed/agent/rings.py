@@ -17,7 +17,7 @@ import struct
 from typing import NamedTuple
 
 SOL_PACKET = 263
-PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_IGNORE_OUTGOING = 5, 6, 10, 23
+PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING = 5, 6, 10, 20, 23
 TPACKET_V2 = 1
 ETH_P_ALL = 3
 
@@ -127,7 +127,12 @@ class RxRing:
 
 
 class Port:
-    """The way out through one interface. Reads nothing."""
+    """The way out through one interface. Reads nothing.
+
+    It goes past the interface's queue discipline: for a moment after the interface came up that is one which drops
+    everything and says nothing (`noop`, until the kernel's link watch has run). Past it, a frame that did not get
+    through is an error of its own `send`.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -135,6 +140,7 @@ class Port:
         try:
             self.ifindex = socket.if_nametoindex(device)
             self._socket.bind((device, 0))
+            self._socket.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
             self._socket.setblocking(False)
         except BaseException:
             self._socket.close()

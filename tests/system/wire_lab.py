@@ -128,6 +128,10 @@ class Host:
             run("ip", "link", "add", "w0", "mtu", "65535", "gso_max_segs", "1", "type", "veth",
                 "peer", "name", device, "mtu", "65535", "netns", str(wire_pid))  # fmt: skip
             transmit_checksum_off("w0")
+        run("nsenter", "-t", str(wire_pid), "-n", "ip", "link", "set", device, "arp", "off", "up")
+        with (
+            self.inside()
+        ):  # w0 second: the first one of a pair drops frames until the kernel's link watch has run
             run("ip", "link", "set", "w0", "up")
             back = 'bpf bytecode "1,6 0 0 4294967295" action mirred egress redirect dev eth0'
             out = f'bpf bytecode "{egress_program(peers)}" action mirred egress redirect dev w0'
@@ -138,7 +142,6 @@ class Host:
                 f"filter add dev w0 ingress protocol all pref 1 {back}",
                 f"filter add dev eth0 egress protocol all pref 1 {out}",
             )
-        run("nsenter", "-t", str(wire_pid), "-n", "ip", "link", "set", device, "arp", "off", "up")
 
     def matched(self) -> int:
         """How many frames the egress filter has sent to the wire."""
@@ -298,10 +301,14 @@ def probe(
     mtu: int = 1500,
     max_frame: int = MAX_FRAME,
     senders: int = 1,
+    qdisc: str = "",
 ) -> dict[str, Any]:
     """a sends datagrams to b, in turns from several sockets."""
     with Lab(mtu=mtu) as lab:
         answer = lab.conditions(links, max_frame=max_frame)
+        if qdisc:
+            enter = ("nsenter", "-t", str(lab.ready["pid"]), "-n")
+            run(*enter, "tc", "qdisc", "replace", "dev", "h0", "root", *qdisc.split())
         receiver = Receiver(lab.hosts["b"].socket(socket.SOCK_DGRAM, 9000))
         sockets = [lab.hosts["a"].socket(socket.SOCK_DGRAM) for _ in range(senders)]
         sent: list[int] = []
