@@ -25,6 +25,7 @@ FOREIGN_CAPABILITIES = (
     "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
     "AUDIT_WRITE"
 ).split()
+Names = tuple[tuple[str, tuple[str, ...]], ...]  # /etc/hosts: (address, names)
 GROUP_ROUTES = ("224.0.0.0/4", "255.255.255.255/32")  # multicast and limited broadcast, on the first interface
 
 
@@ -36,7 +37,13 @@ def networks(there: Topology, addresses: Addresses) -> tuple[Network, ...]:
 
 def hosts(there: Topology, addresses: Addresses) -> tuple[Host, ...]:
     interfaces = {name: _interfaces(member, addresses) for name, member in there.hosts.items()}
-    return tuple(_host(there, member, interfaces) for member in there.hosts.values())
+    alike = dict.fromkeys(member.networks for member in there.hosts.values())
+    names = {networks: _names(networks, there, interfaces) for networks in alike}
+    neighbours = _Neighbours(there, interfaces)
+    return tuple(
+        _host(member, interfaces[member.name], names[member.networks], neighbours.of(member.name))
+        for member in there.hosts.values()
+    )
 
 
 def _interfaces(member: Member, addresses: Addresses) -> tuple[Interface, ...]:
@@ -48,11 +55,10 @@ def _interfaces(member: Member, addresses: Addresses) -> tuple[Interface, ...]:
     return tuple(made)
 
 
-def _host(there: Topology, member: Member, interfaces: dict[str, tuple[Interface, ...]]) -> Host:
+def _host(member: Member, own: tuple[Interface, ...], names: Names, neighbours: tuple[Neighbour, ...]) -> Host:
     written = member.written
     foreign = written.image is not None or written.build is not None
     given = [*(FOREIGN_CAPABILITIES if foreign else ()), *written.cap_add]
-    own = interfaces[member.name]
     return Host(
         name=member.name,
         group=member.group,
@@ -60,9 +66,9 @@ def _host(there: Topology, member: Member, interfaces: dict[str, tuple[Interface
         image=None if written.image is None else str(written.image),
         build=None if written.build is None else str(written.build),
         interfaces=own,
-        names=_names(member, there, interfaces),
+        names=names,
         routes=_routes(own),
-        neighbours=_neighbours(member, there, interfaces),
+        neighbours=neighbours,
         sysctls={**SYSCTLS, **{str(name): str(value) for name, value in written.sysctls.items()}},
         capabilities=tuple(dict.fromkeys(str(one) for one in given if one not in written.cap_drop)),
         volumes=tuple((str(volume), str(path)) for volume, path in written.volumes),
@@ -70,15 +76,13 @@ def _host(there: Topology, member: Member, interfaces: dict[str, tuple[Interface
     )
 
 
-def _names(
-    member: Member, there: Topology, interfaces: dict[str, tuple[Interface, ...]]
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """/etc/hosts: a name is the address on the first shared network, or where none is shared the first address.
+def _names(mine: tuple[str, ...], there: Topology, interfaces: dict[str, tuple[Interface, ...]]) -> Names:
+    """/etc/hosts of the hosts on the networks `mine`.
 
-    So that isolation is seen as a packet that does not arrive, and not as a name that is not known.
+    A name is the address on the first shared network, or where none is shared the first address: so that isolation
+    is seen as a packet that does not arrive, and not as a name that is not known.
     """
     lines: list[tuple[str, tuple[str, ...]]] = [("127.0.0.1", ("localhost",))]
-    mine = [interface.network for interface in interfaces[member.name]]
     for other in there.hosts:
         theirs = interfaces[other]
         on = {interface.network: interface for interface in theirs}
@@ -100,13 +104,28 @@ def _routes(interfaces: tuple[Interface, ...]) -> tuple[Route, ...]:
     return tuple(made)
 
 
-def _neighbours(
-    member: Member, there: Topology, interfaces: dict[str, tuple[Interface, ...]]
-) -> tuple[Neighbour, ...]:
-    made = []
-    for own in interfaces[member.name]:
-        for other in there.on[own.network]:
-            if other != member.name:
-                theirs = next(one for one in interfaces[other] if one.network == own.network)
-                made.append(Neighbour(theirs.ip, theirs.mac, own.name))
-    return tuple(made)
+class _Neighbours:
+    """Permanent entries for every other host on the same network. What hosts have in common is made once."""
+
+    def __init__(self, there: Topology, interfaces: dict[str, tuple[Interface, ...]]) -> None:
+        self._interfaces = interfaces
+        self._on: dict[str, list[Interface]] = {network: [] for network in there.on}
+        self._place: dict[tuple[str, str], int] = {}
+        self._everyone: dict[tuple[str, str], tuple[Neighbour, ...]] = {}
+        for host, own in interfaces.items():
+            for interface in own:
+                self._place[host, interface.network] = len(self._on[interface.network])
+                self._on[interface.network].append(interface)
+
+    def of(self, host: str) -> tuple[Neighbour, ...]:
+        made: tuple[Neighbour, ...] = ()
+        for interface in self._interfaces[host]:
+            everyone = self._all(interface.network, interface.name)
+            here = self._place[host, interface.network]
+            made += everyone[:here] + everyone[here + 1 :]
+        return made
+
+    def _all(self, network: str, dev: str) -> tuple[Neighbour, ...]:
+        if (network, dev) not in self._everyone:
+            self._everyone[network, dev] = tuple(Neighbour(one.ip, one.mac, dev) for one in self._on[network])
+        return self._everyone[network, dev]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 
 from testbed.conditions.condition import Condition
 from testbed.plan.hosts import SYSCTLS
-from testbed.plan.types import Host, Link, Plan, Program
+from testbed.plan.types import Host, Plan, Program
 from testbed.scenario.units import (
     format_ns,
     format_packets,
@@ -63,7 +62,7 @@ def _condition(condition: Condition) -> Iterator[str]:
 
 
 def _head(plan: Plan) -> Iterator[str]:
-    yield f"{plan.scenario}: {plan.about}" if plan.about else plan.scenario
+    yield f"{plan.scenario}: {_flat(plan.about)}" if plan.about else plan.scenario
     facts = [f"seed {plan.seed}", f"timeout {format_ns(plan.timeout_ns)}"]
     if plan.duration_ns is not None:
         facts.append(f"duration {format_ns(plan.duration_ns)}")
@@ -83,7 +82,8 @@ def _head(plan: Plan) -> Iterator[str]:
 def _networks(plan: Plan) -> Iterator[Sequence[str]]:
     for network in plan.networks:
         count = sum(any(one.network == network.name for one in host.interfaces) for host in plan.hosts)
-        yield network.name, network.subnet, f"gateway {network.gateway}, shut", f"{count} hosts"
+        hosts = "1 host" if count == 1 else f"{count} hosts"
+        yield network.name, network.subnet, f"gateway {network.gateway}, shut", hosts
 
 
 def _interfaces(plan: Plan) -> Iterator[Sequence[str]]:
@@ -129,29 +129,25 @@ def _routes(plan: Plan) -> Iterator[Sequence[str]]:
 
 def _links(plan: Plan) -> Iterator[Sequence[str]]:
     """Directions of one rule with one condition share a line."""
-    for (_, condition, overruled), same in groupby(
-        plan.links, lambda one: (one.rule, one.condition, one.overruled)
-    ):
-        directions = list(same)
-        shown = directions[0].id if len(directions) == 1 else f"{len(directions)} directions"
-        yield shown, condition_text(condition), _rule(directions[0], overruled), _inside(directions)
+    alike: dict[tuple[int, str, Condition, tuple[str, ...]], list[str]] = {}
+    for link in plan.links:
+        alike.setdefault((link.line, link.rule, link.condition, link.overruled), []).append(link.id)
+    for (line, rule, condition, overruled), ids in alike.items():
+        where = (f"line {line}", rule) if rule else ("", "named in expect")
+        lost = f"instead of {' and '.join(overruled)}" if overruled else ""
+        yield *where, condition_text(condition), _few(ids, 3), lost
     if not plan.links:
         yield ("none: nothing is watched, nothing is changed",)
-
-
-def _rule(link: Link, overruled: tuple[str, ...]) -> str:
-    rule = f"`{link.rule}`, line {link.line}" if link.rule else "named in expect"
-    return f"{rule}, before {' and '.join(f'`{one}`' for one in overruled)}" if overruled else rule
-
-
-def _inside(links: list[Link]) -> str:
-    return "" if len(links) == 1 else _few([link.id for link in links], 3)
 
 
 def _programs(plan: Plan) -> Iterator[Sequence[str]]:
     serves = {program.id for program in plan.programs if program.kind == "serve"}
     for number, program in enumerate(plan.programs, 1):
-        yield str(number), program.id, program.kind, shlex.join(program.argv), _after(program, serves)
+        yield str(number), program.id, program.kind, _command(program), _after(program, serves)
+
+
+def _command(program: Program) -> str:
+    return shlex.join(program.argv).replace("\n", "\\n")
 
 
 def _after(program: Program, serves: set[str]) -> str:
@@ -166,8 +162,12 @@ def _after(program: Program, serves: set[str]) -> str:
 
 def _expectations(plan: Plan) -> Iterator[Sequence[str]]:
     for expectation in plan.expectations:
-        because = f"because {expectation.because}" if expectation.because else ""
-        yield f"line {expectation.line}", expectation.text, because
+        because = f"because {_flat(expectation.because)}" if expectation.because else ""
+        yield f"line {expectation.line}", _flat(expectation.text), because
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _few(names: Sequence[str], most: int = 6) -> str:

@@ -39,12 +39,12 @@ def program(started: Started, scope: Scope) -> Program:
         ready=_ready(written.ready, scope),
         timeout_ns=written.timeout or TIMEOUT_NS,
         stdin=scope.expand(stdin.text) if stdin and stdin.text is not None else None,
-        stdin_file=posixpath.normpath(stdin.file) if stdin and stdin.file is not None else None,
+        stdin_file=posixpath.normpath(str(stdin.file)) if stdin and stdin.file is not None else None,
         environment=_environment(written, name, scope),
         working_dir=working_dir,
         user=None if written.user is None else str(written.user),
         files=tuple(_file(target, source, working_dir) for target, source in written.files.items()),
-        collect=tuple(posixpath.join(working_dir, path) for path in written.collect),
+        collect=tuple(str(posixpath.join(working_dir, path)) for path in written.collect),
         metrics=tuple(_metric(key, metric, working_dir) for key, metric in written.metrics.items()),
         stop_signal=str(written.stop_signal or "SIGTERM"),
         stop_grace_ns=STOP_GRACE_NS if written.stop_grace_period is None else written.stop_grace_period,
@@ -77,15 +77,15 @@ def _ready(written: model.Ready | None, scope: Scope) -> Ready:
 
 
 def _file(target: str, source: model.FileSource, working_dir: str) -> File:
-    path = posixpath.normpath(posixpath.join(working_dir, target))
+    path = posixpath.normpath(str(posixpath.join(working_dir, target)))
     if source.text is not None:
         return File(path, text=str(source.text))
-    return File(path, source=posixpath.normpath(source.source or ""))
+    return File(path, source=posixpath.normpath(str(source.source or "")))
 
 
 def _metric(name: str, written: model.Metric, working_dir: str) -> Metric:
     def text(value: str | None) -> str | None:
         return None if value is None else str(value)
 
-    file = None if written.file is None else posixpath.join(working_dir, written.file)
+    file = None if written.file is None else str(posixpath.join(working_dir, written.file))
     return Metric(str(name), text(written.prints), text(written.json_path), text(written.unit), file)

@@ -111,7 +111,7 @@ def expand(text: str, value: Callable[[Variable], str]) -> str:
             return "$"
         return value(_variable(found))
 
-    return _VARIABLE.sub(replaced, text)
+    return str(_VARIABLE.sub(replaced, text))
 
 
 def variables(text: str) -> list[Variable]:

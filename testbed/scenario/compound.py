@@ -107,7 +107,7 @@ def after(value: Value, reading: Reading) -> dict[str, str | None]:
         if isinstance(state, Map) and "condition" in state:
             hint = "service_started: `started`, service_healthy: `ready`, service_completed_successfully: `ended`"
             raise Refused("a state is one word", hint, state)
-        made[key] = one_of(_STATES, "state")(state, reading)
+        made[key] = str(one_of(_STATES, "state")(state, reading))
     return made
 
 
@@ -138,7 +138,7 @@ def ends(value: Value, reading: Reading) -> Ends:
         if outcome not in _OUTCOMES:
             hint = did_you_mean(outcome, _OUTCOMES, f"one of {', '.join(_OUTCOMES)}")
             raise Refused(f"`{short(outcome)}` is no outcome", hint)
-        return Ends(outcome, some_text(reason, reading))
+        return Ends(str(outcome), some_text(reason, reading))
     if isinstance(value, Text) and value == "pass":
         return Ends()
     hint = "{fail: part of the reason}, {error: ...}, {inconclusive: ...}, or pass"
