@@ -1,8 +1,6 @@
-"""The JSON Schema of a scenario file, made from the models, for editors.
+"""The JSON Schema of a scenario file, made from the models, for editors. It knows shapes and words, no meaning.
 
-    python -m testbed.scenario.schema > testbed/scenario.schema.json
-
-It knows less than `testbed check`: shapes and words, not what they mean together.
+After a change to the models: python -m testbed.scenario.schema > testbed/scenario.schema.json
 """
 
 from __future__ import annotations

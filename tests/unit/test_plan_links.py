@@ -66,7 +66,7 @@ def test_rules_over_one_of_several_networks() -> None:
     made = planned("""\
         networks: {l: , m: }
         hosts: {a: {networks: [l, m], run: x}, b: {networks: [l, m]}, c: {networks: [m]}}
-        links: {a -> b over m: {delay: 1 ms}, c -> a: {delay: 2 ms}, l: {delay: 3 ms}, all -> c over m: {loss: 1 %}}
+        links: {a -> b over m: {delay: 1 ms}, c -> a: {delay: 2 ms}, l: {loss: 3 %}, all -> c over m: {}}
         """)
     assert {link.id: link.rule for link in made.links} == {
         "a->b over m": "a -> b over m",
