@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from testbed.expect.evidence import Undecided
-from testbed.expect.show import percent, shown
+from testbed.expect.show import percent, quoted, shown
 from testbed.measure import statistics
 from testbed.measure.records import SEVERITY, Outcome
 from testbed.measure.samples import Counts, Dimension, Value
@@ -25,11 +26,12 @@ _LISTED = 4  # members of a group whose values a reason lists
 
 @dataclass(frozen=True)
 class Found:
-    """A value on one side of a test. `says` tells what it is of: "" for one that stands in the file."""
+    """A value on one side of a test. `name` and `says` tell what it is of: "" for one that stands in the file."""
 
     value: Value
     dimension: Dimension
     says: str = ""
+    name: str = ""
     late_ns: int = 0  # by how much the network's own lateness may have made a time longer
 
     @property
@@ -154,9 +156,18 @@ def binomial(left: Found, right: Found) -> Result:
     return "pass", f"{left.says}; 99.9999 % interval {percent(low)} to {percent(high)}"
 
 
-def on_text(left: Found, holds: bool, wanted: str) -> Result:
-    """The outcome of `contains`, `does not contain` and `matches`."""
-    return ("pass", left.says) if holds else ("fail", f"{left.says}, which does not hold: {wanted}")
+def on_text(left: Found, operator: str, right: Found | None, regex: str = "") -> Result:
+    """`contains`, `does not contain` and `matches`; the reason quotes the line where it was found."""
+    text = text_of(left)
+    if right is None:
+        match = re.search(regex, text, re.MULTILINE)
+        at, wanted = (match.start() if match else -1), f"/{regex}/"
+    else:
+        at, wanted = text.find(text_of(right)), quoted(text_of(right))
+    if at < 0:
+        return ("pass" if operator == "does not contain" else "fail"), f"{left.says}, without {wanted}"
+    line = text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+    return ("fail" if operator == "does not contain" else "pass"), f"{left.name} has the line {quoted(line)}"
 
 
 def text_of(found: Found) -> str:

@@ -51,13 +51,8 @@ class Evaluator:
     def _test(self, left: Found, test: Test, target: Target, member: Member | None) -> Result:
         right = [self._operand(operand, target, member) for operand in test.operands]
         match test.operator:
-            case "matches":
-                found = re.search(test.regex, compare.text_of(left), re.MULTILINE)
-                return compare.on_text(left, found is not None, f"matches /{test.regex}/")
-            case "contains" | "does not contain":
-                is_in = compare.text_of(right[0]) in compare.text_of(left)
-                holds = is_in == (test.operator == "contains")
-                return compare.on_text(left, holds, f"{test.operator} {right[0].shown}")
+            case "contains" | "does not contain" | "matches":
+                return compare.on_text(left, test.operator, right[0] if right else None, test.regex)
             case "==" | "!=":
                 return compare.equality(left, test.operator, right)
             case "between":
@@ -76,7 +71,7 @@ class Evaluator:
         samples = self.evidence.value(target, member)
         value, dimension = samples.values[0], samples.dimension
         late_ns = self.evidence.lateness_ns(member) if dimension == "time" else 0
-        return Found(value, dimension, f"{target.shown(member)} is {shown(value, dimension)}", late_ns)
+        return _found(target.shown(member), value, dimension, late_ns)
 
     def _sum(self, target: Target) -> Found:
         parts = [self._of(target, member) for member in target.members]
@@ -84,8 +79,7 @@ class Evaluator:
         if dimension == "ratio":
             raise Undecided("error", f"the sum of {target.written} is no ratio: name one, or compare its counts")
         value = _calculated(statistics.total([part.number for part in parts]))
-        says = f"the sum of {target.written} is {shown(value, dimension)}"
-        return Found(value, dimension, says, sum(part.late_ns for part in parts))
+        return _found(f"the sum of {target.written}", value, dimension, sum(part.late_ns for part in parts))
 
     def _operand(self, operand: Operand, left: Target, member: Member | None) -> Found:
         match operand:
@@ -113,8 +107,8 @@ class Evaluator:
         if not reading.written_factor:
             return found
         value = _calculated(found.number * reading.factor)
-        says = f"{reading.written_factor}{reading.metric} is {shown(value, found.dimension)}"
-        return Found(value, found.dimension, says, math.ceil(found.late_ns * reading.factor))
+        late_ns = math.ceil(found.late_ns * reading.factor)
+        return _found(f"{reading.written_factor}{found.name}", value, found.dimension, late_ns)
 
     def _combined(self, both: Combined, left: Target, member: Member | None) -> Found:
         a, b = (self._operand(operand, left, member) for operand in (both.left, both.right))
@@ -124,7 +118,11 @@ class Evaluator:
             return Found(value, dimension)
         parts = " and ".join(says for says in (a.says, b.says) if says)
         late_ns = a.late_ns + (b.late_ns if both.sign == "+" else 0)
-        return Found(value, dimension, f"{parts}, in all {shown(value, dimension)}", late_ns)
+        return Found(value, dimension, f"{parts}, which makes {shown(value, dimension)}", late_ns=late_ns)
+
+
+def _found(name: str, value: Value, dimension: Dimension, late_ns: int) -> Found:
+    return Found(value, dimension, f"{name} is {shown(value, dimension)}", name, late_ns)
 
 
 def _only(target: Target) -> Member:

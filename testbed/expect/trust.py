@@ -122,13 +122,12 @@ def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
 
 
 def _out_of_order(frames: list[Frame]) -> Iterator[str]:
-    """Frames stand in the order in which their fate was sealed, so what left later stands later."""
-    last_ns = 0
+    """Records hold the ledger by the time in, a copy right behind its original."""
+    in_ns = 0
     for frame in frames:
-        if frame.sent_ns is not None:
-            if frame.sent_ns < last_ns:
-                yield f"{_name(frame)} stands behind one that left after it"
-            last_ns = frame.sent_ns
+        if frame.in_ns < in_ns:
+            yield f"{_name(frame)} stands behind one that came in later"
+        in_ns = frame.in_ns
 
 
 def _misnumbered(frames: list[Frame]) -> Iterator[str]:
