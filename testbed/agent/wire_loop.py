@@ -5,6 +5,10 @@ loop wakes early and looks at the clock until the frame is due. How early follow
 before: a fixed 150 us made nothing more punctual than 60 us did, took twice the processor time, and an ordinary
 user's wire was then preempted for it. With one processor, looking at the clock would only keep the others from
 it: there the loop does not.
+
+All this costs a waking a frame. Where that keeps the loop awake for most of the time, it takes turns instead: it
+sleeps for a moment, whatever is due, and then does all there is. With a real-time schedule it would otherwise
+fill a processor, be throttled for it by the kernel, and keep the programs under test waiting.
 """
 
 from __future__ import annotations
@@ -22,9 +26,11 @@ EARLIER_NS, LATER_NS = 3_800, 200  # steps up and down; their ratio settles wher
 QUIET_NS = 50_000_000  # drained: nothing pending, and nothing came in for so long
 TAKE_A_TURN, SEND_A_TURN = 32, 256  # the ring has room for thousands; what is due has not the time
 CONTROL_EVERY_NS = 5_000_000  # how often a busy loop looks for requests
-BUSY_PAUSE_S = 0.000_05
+MOST_AWAKE = 0.5  # of the time; above, the loop takes turns
+AWAKE_OVER_NS = 10_000_000  # the time over which that is a mean
+PAUSE_S = 0.000_05
 IDLE_LEDGER_BYTES = 64 << 10
-LONGEST_SLEEP_S = 1.0
+ONE_S_NS = 1_000_000_000  # the longest sleep
 
 
 class Drain:
@@ -42,50 +48,68 @@ class Loop:
         self._path, self._control_fd, self._on_input = path, control_fd, on_input
         self._early_ns = EARLY_NS if len(os.sched_getaffinity(0)) > 1 else 0
         self._next_control_ns = 0
+        self._woke_ns = time.monotonic_ns()
+        self._awake = 0.0
 
     def run(self) -> None:
-        path = self._path
+        path, clock = self._path, time.monotonic_ns
         while True:
             taken = path.take(TAKE_A_TURN)
             sent = path.send_due(SEND_A_TURN)
-            if sent < 0:
-                time.sleep(BUSY_PAUSE_S)
             if self.drain:
                 self._look_at_drain()
             path.write_ledger(LEDGER_WRITE_BYTES)
-            timeout_s = 0.0 if taken or sent else self._spare_time_s()
-            if (timeout_s or time.monotonic_ns() >= self._next_control_ns) and not self._wait(timeout_s):
+            if sent < 0:
+                self._pause()
+            elif not (taken or sent) and not self._rest():
+                return
+            if clock() >= self._next_control_ns and not self._sleep(0.0):
                 return
 
-    def _spare_time_s(self) -> float:
-        """How long to sleep; 0 if there is work. Looks at the clock itself for the last moment before a frame."""
+    def _rest(self) -> bool:
+        """Nothing to do: sleep, or look at the clock for the last moment before a frame is due. False: the end."""
+        if self._awake > MOST_AWAKE:
+            self._pause()
+            return True
         path, clock = self._path, time.monotonic_ns
         due_ns = path.next_due_ns()
-        if due_ns is None:
-            path.write_ledger(IDLE_LEDGER_BYTES)
-            return 0.01 if self.drain else LONGEST_SLEEP_S
-        gap_ns = due_ns - clock() - self._early_ns
-        if gap_ns > 0:
+        gap_ns = ONE_S_NS if due_ns is None else due_ns - clock() - self._early_ns
+        if due_ns is None or gap_ns > 0:
             if gap_ns > 1_000_000:
                 path.write_ledger(IDLE_LEDGER_BYTES)
-            return min(gap_ns / 1e9, 0.01 if self.drain else LONGEST_SLEEP_S)
+            return self._sleep(min(gap_ns, 10_000_000 if self.drain else ONE_S_NS) / 1e9)
         ready = path.ready
         while clock() < due_ns and not ready():
             pass
-        return 0.0
+        return True
 
-    def _wait(self, timeout_s: float) -> bool:
+    def _pause(self) -> None:
+        """Sleep for a moment, whatever happens in it."""
+        before_ns = time.monotonic_ns()
+        time.sleep(PAUSE_S)
+        self._note_sleep(before_ns, time.monotonic_ns())
+
+    def _sleep(self, timeout_s: float) -> bool:
         """Sleep until a frame or a request comes, or the time is over. False at the end of input."""
         ring_fd = self._path.ring_fd()
         fds = [self._control_fd] if ring_fd is None else [ring_fd, self._control_fd]
-        wake_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+        before_ns = time.monotonic_ns()
         readable, _, _ = select.select(fds, [], [], timeout_s)
         now_ns = time.monotonic_ns()
+        self._note_sleep(before_ns, now_ns)
         self._next_control_ns = now_ns + CONTROL_EVERY_NS
         if timeout_s and not readable and self._early_ns:
-            step_ns = EARLIER_NS if now_ns - wake_ns > self._early_ns else -LATER_NS
+            late_ns = now_ns - before_ns - int(timeout_s * 1e9)
+            step_ns = EARLIER_NS if late_ns > self._early_ns else -LATER_NS
             self._early_ns = min(max(self._early_ns + step_ns, LEAST_EARLY_NS), MOST_EARLY_NS)
         return self._control_fd not in readable or self._on_input()
+
+    def _note_sleep(self, before_ns: int, now_ns: int) -> None:
+        """Keep the mean of how much of the time the loop is awake."""
+        whole_ns = max(1, now_ns - self._woke_ns)
+        awake = (before_ns - self._woke_ns) / whole_ns
+        self._awake += (awake - self._awake) * whole_ns / (whole_ns + AWAKE_OVER_NS)
+        self._woke_ns = now_ns
 
     def _look_at_drain(self) -> None:
         """Answer the drain if it is over. What is pending after its time is dropped, and on record."""
