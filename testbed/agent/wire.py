@@ -90,6 +90,10 @@ def _be_punctual() -> str:
     return "fifo"
 
 
+class _ConditionsRefused(Exception):
+    """The conditions make no sense; the message names the link."""
+
+
 class Control:
     """Reads requests, has them done, writes answers."""
 
@@ -116,17 +120,16 @@ class Control:
             request = json.loads(line)
             number = request["id"]
             answer = self._do(request)
-        except ValueError as problem:
-            self._refuse(number, "condition", problem)
-        except (OSError, KeyError, TypeError, AttributeError) as problem:
-            self._refuse(number, "engine", problem)
+        except _ConditionsRefused as problem:
+            self._refuse(number, "condition", str(problem))
+        except (ValueError, OSError, KeyError, TypeError, AttributeError) as problem:
+            self._refuse(number, "engine", f"request {line[:200]!r}: {type(problem).__name__}: {problem}")
         else:
             if answer is not None:
                 self._write({"id": number, "ok": answer})
 
-    def _refuse(self, number: int | None, kind: str, problem: Exception) -> None:
-        message = f"the wire: {type(problem).__name__}: {problem}"
-        self._write({"id": number, "error": {"kind": kind, "message": message}})
+    def _refuse(self, number: int | None, kind: str, message: str) -> None:
+        self._write({"id": number, "error": {"kind": kind, "message": f"the wire: {message}"}})
 
     def _do(self, request: dict[str, Any]) -> dict[str, Any] | None:
         do = request["do"]
@@ -149,6 +152,9 @@ class Control:
         try:
             specs = [LinkSpec.from_json(link) for link in request["links"]]
             path.apply(request["seed"], request["hosts"], specs)
+        except ValueError as problem:
+            path.shut()
+            raise _ConditionsRefused(f"no condition is in force now: {problem}") from problem
         except BaseException:
             path.shut()
             raise

@@ -335,3 +335,19 @@ def test_without_conditions_in_force_nothing_passes(lab: Experiment, how: str) -
 def numbers_after(evidence: dict[str, Any]) -> list[int]:
     """Datagrams that were sent when nothing was in force any more, or were still under way."""
     return [number for number in evidence["got"] if number >= 50]
+
+
+def test_what_does_not_leave_in_time_is_on_record_when_the_drain_is_over(lab: Experiment) -> None:
+    evidence = lab("undrained", links={"a->b": {"delay_ns": 10_000 * MS}})
+    assert evidence["first"] == {"drained": False, "pending": 20}
+    assert 300 * MS <= evidence["took"] < 3000 * MS
+    assert evidence["report"]["links"][AB]["unasked"] == 20
+    first, second = ([Frame(*fields) for fields in ledger] for ledger in evidence["ledgers"])
+    assert [(f.k, f.cause) for f in first] == [(k, "unasked") for k in range(20)]
+    assert all(f.due_ns == f.in_ns + 10_000 * MS and f.sent_ns is None for f in first)
+    assert evidence["second"] == {"drained": False, "pending": 5}
+    assert [f.k for f in second] == list(range(25))
+    kinds = [answer["error"]["kind"] for answer in evidence["wrong"]]
+    assert kinds == ["engine", "engine", "engine", "engine", "engine"]
+    assert [answer["id"] for answer in evidence["wrong"][3:]] == [None, None]
+    assert "no such request: 'dance'" in evidence["wrong"][0]["error"]["message"]

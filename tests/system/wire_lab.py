@@ -429,12 +429,44 @@ def closed(links: dict[str, dict[str, Any]], how: str) -> dict[str, Any]:
         return {"answer": answer, "before": before, "got": after, "report": report, "ledger": frames}
 
 
+def undrained(links: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Drain while much is under way, then go on; and requests that make no sense, in between."""
+    with Lab() as lab:
+        lab.conditions(links)
+        to = (lab.hosts["b"].ip, 9000)
+        with lab.hosts["a"].socket(socket.SOCK_DGRAM) as sender:
+            send(sender, to, 20, 100, 1000)
+            begun = time.monotonic_ns()
+            first = lab.ask("drain", for_s=0.3)
+            took = time.monotonic_ns() - begun
+            report = lab.ask("report")["ok"]
+            ledgers = [decode(Path(lab.ledger.name).read_bytes())]
+            wrong = [lab.ask("dance"), lab.ask("drain"), lab.ask("drain", for_s="long")]
+            assert lab.wire.stdin
+            lab.wire.stdin.write(b"no request\n[]\n")
+            lab.wire.stdin.flush()
+            wrong += [lab._line(), lab._line()]
+            send(sender, to, 5, 100, 1000, 20)
+            second = lab.ask("drain", for_s=0.1)
+        ledgers.append(decode(Path(lab.ledger.name).read_bytes()))
+        return {
+            "first": first["ok"],
+            "took": took,
+            "report": report,
+            "ledgers": ledgers,
+            "ledger": None,
+            "wrong": wrong,
+            "second": second["ok"],
+        }
+
+
 EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     "probe": probe,
     "group": group,
     "stream": stream,
     "refused": refused,
     "closed": closed,
+    "undrained": undrained,
 }
 
 if __name__ == "__main__":
