@@ -12,7 +12,7 @@ from testbed.scenario.addresses import Addresses, allocate
 from testbed.scenario.links import resolve
 from testbed.scenario.model import Scenario
 from testbed.scenario.order import start_order
-from testbed.scenario.source import Text, mark_of
+from testbed.scenario.source import Hint, Text, mark_of
 from testbed.scenario.topology import Topology, topology
 from testbed.scenario.units import format_ns, format_packets
 from testbed.scenario.variables import Scope
@@ -60,15 +60,16 @@ def _column(text: str) -> int:
     return text.first_column if isinstance(text, Text) else 0
 
 
-def _impossible(at: object, message: str, hint: str) -> None:
+def _impossible(at: object, message: str, hint: Hint) -> None:
+    """What reading the file would have refused: the Scenario was made in some other way."""
     mark = mark_of(at)
-    raise ScenarioError([Problem("", mark.line, mark.column, message, hint)])
+    raise ScenarioError([Problem("", mark.line, mark.column, message, hint if isinstance(hint, str) else hint())])
 
 
 def _addresses(there: Topology, taken: frozenset[str]) -> Addresses:
-    def report(at: object, message: str, hint: str) -> None:
+    def report(at: object, message: str, hint: Hint) -> None:
         tried = f" ({len(taken)} subnets are taken)" if taken else ""
-        raise HostError(f"giving addresses: {message}{tried}{': ' + hint if hint else ''}")
+        raise HostError(f"giving addresses: {message}{tried}{f': {hint}' if hint else ''}")
 
     return allocate(there, taken, report)
 
@@ -76,8 +77,9 @@ def _addresses(there: Topology, taken: frozenset[str]) -> Addresses:
 def _notes(scenario: Scenario, made: tuple[Link, ...]) -> Iterator[str]:
     for key, written in scenario.links.items():
         if written.jitter is not None and written.rate is None:
-            spread = format_ns(2 * (written.jitter.of or 0))
-            yield f"{key}: jitter without rate may reorder, packets up to {spread} apart"
+            bounded = written.jitter.distribution == "uniform"
+            spread = f", packets up to {format_ns(2 * (written.jitter.of or 0))} apart" if bounded else ""
+            yield f"{key}: jitter without rate may reorder{spread}"
         if links.has_default_queue(written):
             packets = sorted({one.condition.queue_packets or 0 for one in made if one.rule == str(key)})
             shown = " or ".join(map(format_packets, packets))

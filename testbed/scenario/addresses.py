@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from testbed.scenario.source import Report
 from testbed.scenario.topology import Topology
 
 POOL = IPv4Network("198.18.0.0/15")  # for benchmarks between networks: RFC 2544, appendix C.2.2
 USUAL_PREFIX = 24
-Report = Callable[[object, str, str], None]  # at, message, hint
 
 
 @dataclass(frozen=True)

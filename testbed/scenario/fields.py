@@ -27,7 +27,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from testbed.scenario import units
-from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Value, mark_of
+from testbed.scenario.source import Hint, List, Map, Mark, Nothing, Reading, Text, Value, mark_of
 
 LATER = "is known, but not in this version"
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -37,7 +37,7 @@ READ_DIFFERENTLY = re.compile(r"(?i:on|off|yes|no)|0[0-9]+|[0-9]+(?::[0-9]+)+", 
 class Refused(Exception):
     """A value that is not what its field takes. `at` is more exact than the value's own place, if given."""
 
-    def __init__(self, message: str, hint: str = "", at: object = None) -> None:
+    def __init__(self, message: str, hint: Hint = "", at: object = None) -> None:
         self.message, self.hint, self.at = message, hint, at
         super().__init__(message)
 
@@ -312,7 +312,7 @@ class Part(BaseModel):
             reading.add(key, f"`{key}` {LATER}")
             return
         hint = cut_hint(key, reading) or cls.instead.get(key, "")
-        if not hint:
+        if not hint and not reading.is_hopeless:
             close = closest(key, [*cls.offered(), *cls.later, *cls.instead])
             hint = cls.instead.get(close[0], "") if close else f"known here: {', '.join(cls.offered())}"
             hint = hint or did_you_mean(key, [*cls.offered(), *cls.later])

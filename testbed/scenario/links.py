@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from testbed.scenario.fields import did_you_mean
 from testbed.scenario.linkkeys import LinkKey
+from testbed.scenario.source import Report
 from testbed.scenario.topology import Topology
 
 Direction = tuple[str, str, str]  # source, target, network
-Report = Callable[[object, str, str], None]  # at, message, hint
 
 HOST_HOST, HOST_GROUP, GROUP_GROUP, NETWORK = 3, 2, 1, 0
 
@@ -64,8 +65,8 @@ def _directions(there: Topology, rule: LinkKey, report: Report) -> list[Directio
         if not rule.a and rule.network in there.names():
             report(rule.mark, f"`{rule}` is a host, and a link has two ends", f"`{rule} <-> all`")
         else:
-            hint = did_you_mean(rule.network, [*there.on, *(there.names() if not rule.a else ())])
-            hint = hint or f"networks: {', '.join(there.on)}"
+            known = [*there.on, *(there.names() if not rule.a else ())]
+            hint = partial(did_you_mean, rule.network, known, f"networks: {_list(there.on)}")
             report(rule.mark, f"`{rule}` names no one: there is no network `{rule.network}`", hint)
         return []
     if not rule.a:
@@ -76,7 +77,7 @@ def _directions(there: Topology, rule: LinkKey, report: Report) -> list[Directio
     sides = there.members(rule.a), there.members(rule.b)
     for name, side in zip((rule.a, rule.b), sides, strict=True):
         if side is None:
-            hint = did_you_mean(name, there.names()) or f"hosts: {', '.join([*there.names(), 'all'][:20])}"
+            hint = partial(did_you_mean, name, there.names(), f"hosts: {_list([*there.names(), 'all'])}")
             report(rule.mark, f"`{rule}` names no one: there is no host `{name}`", hint)
     if sides[0] is None or sides[1] is None:
         return []
@@ -111,6 +112,10 @@ def _pairs(
     if not made:
         report(rule.mark, f"`{rule}` names no one: no two different hosts share a network there", "")
     return list(made)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join([*names][:20])
 
 
 def _add(made: dict[Direction, None], a: str, b: str, network: str, both: bool) -> None:

@@ -59,10 +59,10 @@ def merged(base: Map, piece: Map, reading: Reading) -> Map:
     Both must have full hosts. What comes from `piece` keeps its own place in the file.
     """
     _check_short_pieces(base, piece, reading)
-    return _merged(base, piece, ())
+    return _merged(base, piece, (), reading)
 
 
-def _merged(base: Map, piece: Map, path: tuple[str, ...]) -> Map:
+def _merged(base: Map, piece: Map, path: tuple[str, ...], reading: Reading) -> Map:
     changes = {same_key(path, key): (key, value) for key, value in piece.written()}
     made = Map(base.mark)
     for key, value in base.written():
@@ -73,16 +73,17 @@ def _merged(base: Map, piece: Map, path: tuple[str, ...]) -> Map:
         new_key, new = change
         if isinstance(new, Nothing):
             continue
-        both = isinstance(value, Map) and isinstance(new, Map)
-        made.put(new_key, _merged(value, new, (*path, key)) if both else _cleaned(new))  # type: ignore[arg-type]
+        if isinstance(value, Map) and isinstance(new, Map):
+            new = _merged(value, new, (*path, key), reading)
+        made.put(new_key, new)
     for key, value in changes.values():
-        made.put(key, _cleaned(value))
+        if isinstance(value, Nothing):
+            reading.add(
+                key, f"there is no `{key}` to remove", "nothing behind a key removes it; {} is an empty one"
+            )
+        else:
+            made.put(key, value)
     return made
-
-
-def _cleaned(value: Value) -> Value:
-    """A new mapping as it stands; an empty value in it is the format's own `lan:`, nothing is left to remove."""
-    return value
 
 
 def _check_short_pieces(base: Map, piece: Map, reading: Reading) -> None:
@@ -96,7 +97,7 @@ def _check_short_pieces(base: Map, piece: Map, reading: Reading) -> None:
         old = before.get("programs") if isinstance(before, Map) else None
         if not isinstance(new, Map) or not isinstance(old, Map) or not isinstance(host, Map):
             continue
-        short = host.key("programs").mark == host.mark
+        short = host.key("programs").mark == host.mark  # made up by `full_hosts`, and stands nowhere itself
         if short and name in new and old and name not in old:
             hint = f"write it under `programs`, as one of {', '.join(old)}"
             reading.add(host, f"`{name}` has several programs: which one is meant?", hint)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from testbed.scenario.fields import did_you_mean, short
 from testbed.scenario.model import Program
+from testbed.scenario.source import Hint, Report
 from testbed.scenario.topology import Topology
-
-Report = Callable[[object, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ def programs(there: Topology) -> dict[str, Program]:
     return {program_id: program for host in there.hosts.values() for program_id, program in host.programs()}
 
 
-def meant(there: Topology, name: str) -> tuple[list[str], str, str]:
+def meant(there: Topology, name: str) -> tuple[list[str], str, Hint]:
     """(ids, "", "") that `name`, `host.name` or `group.name` stands for; else ([], why not, a hint)."""
     host, point, program = name.partition(".")
     if point:
@@ -53,10 +51,12 @@ def meant(there: Topology, name: str) -> tuple[list[str], str, str]:
     return [], f"`{name}` is a host, not a program", hint
 
 
-def _none(there: Topology, name: str) -> tuple[list[str], str, str]:
-    names = list(dict.fromkeys(program for host in there.hosts.values() for program in host.written.programs))
-    full = [f"{owner}.{program}" for owner in there.names() for program in _of(there, owner)]
-    hint = did_you_mean(name, names) or did_you_mean(name, full, f"programs: {', '.join(names[:20])}")
+def _none(there: Topology, name: str) -> tuple[list[str], str, Hint]:
+    def hint() -> str:
+        names = list(dict.fromkeys(program for host in there.hosts.values() for program in host.written.programs))
+        full = [f"{owner}.{program}" for owner in there.names() for program in _of(there, owner)]
+        return did_you_mean(name, names) or did_you_mean(name, full, f"programs: {', '.join(names[:20])}")
+
     return [], f"there is no program `{short(name)}`", hint
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from testbed.scenario.source import NOWHERE, Mark, Reading, quote
+from testbed.scenario.source import NOWHERE, Mark, Reading, quote, split_lines
 
 LARGEST_FILE = 256 * 1024  # characters; YAML is read in pure Python, so this is about a second
 _MOST_REPAIRS = 20
@@ -53,7 +53,7 @@ def compose(reading: Reading) -> yaml.Node | None:
         reading.add(complaint.at, complaint.message, hint)
         if better is None:
             return None
-        reading.text, reading.lines = better, better.split("\n")
+        reading.text, reading.lines = better, split_lines(better)
     return None
 
 

@@ -12,7 +12,7 @@ from testbed.scenario.fields import NAME, Refused, did_you_mean, short
 from testbed.scenario.linkkeys import NO_LINK
 from testbed.scenario.links import resolve
 from testbed.scenario.model import Condition, Host, Program, Scenario
-from testbed.scenario.source import NOWHERE, Reading, mark_of
+from testbed.scenario.source import NOWHERE, Hint, Reading, mark_of
 from testbed.scenario.topology import Topology, topology
 from testbed.scenario.units import format_ns
 from testbed.scenario.values import MOST_HOSTS
@@ -25,7 +25,7 @@ MOST_PROGRAMS = 2000
 def look(scenario: Scenario, reading: Reading) -> None:
     """Add every problem and warning of the whole to `reading`."""
 
-    def report(at: object, message: str, hint: str = "") -> None:
+    def report(at: object, message: str, hint: Hint = "") -> None:
         reading.add(scenario.at() if at is None else at, message, hint)
 
     _name(scenario, reading)

@@ -5,7 +5,8 @@ No YAML and no meaning here: `tree` makes these out of YAML, `model` says what t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from testbed.errors import Problem
@@ -90,12 +91,21 @@ class Map(dict[str, "Value"]):
 Value = Text | Nothing | List | Map
 
 
+def split_lines(text: str) -> list[str]:
+    """Where YAML itself sees the end of a line (YAML 1.1, section 4.2)."""
+    return re.split("\r\n|[\n\r\x85\u2028\u2029]", text)
+
+
+Hint = str | Callable[[], str]  # what to write instead, or how to find that out if it takes long
+Report = Callable[[object, str, Hint], None]  # at, message, hint
+
+
 class Reading:
     """One file being read: its lines, and every problem found so far, each once."""
 
     def __init__(self, file: str, text: str = "") -> None:
         self.file, self.text = file, text
-        self.lines = text.split("\n")
+        self.lines = split_lines(text)
         self.prefix = ""  # which saboteur is being looked at
         self._problems: dict[Problem, None] = {}
 
@@ -103,8 +113,15 @@ class Reading:
     def problems(self) -> list[Problem]:
         return sorted(self._problems)
 
-    def add(self, at: object, message: str, hint: str = "", warning: bool = False) -> None:
+    @property
+    def is_hopeless(self) -> bool:
+        """So many problems that looking for what was meant by each would take long and help nobody."""
+        return len(self._problems) > 100
+
+    def add(self, at: object, message: str, hint: Hint = "", warning: bool = False) -> None:
         """`at` is a Mark or anything that has one."""
+        if not isinstance(hint, str):
+            hint = "" if self.is_hopeless else hint()
         mark = at if isinstance(at, Mark) else mark_of(at)
         plain = Problem(self.file, mark.line, mark.column, message, hint, warning)
         if plain not in self._problems:

@@ -58,7 +58,7 @@ class _Builder:
     def _value(self, node: yaml.Node, path: tuple[str, ...]) -> Value:
         self._nodes += 1
         if self._nodes > MOST_NODES:
-            raise _TooMany(f"with its aliases followed the file has more than {MOST_NODES} values")
+            raise _TooMany(f"the file has more than {MOST_NODES} values, aliases followed")
         here = mark(node.start_mark)
         if id(node) in self._open or len(path) > DEEPEST:
             circle = id(node) in self._open

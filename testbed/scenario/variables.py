@@ -66,14 +66,15 @@ class Scope:
         return str(address)
 
     def _unknown(self, written: str) -> Refused:
-        bare = written.strip("${}")
-        known = [*(f"${own}" for own in OWN), *(f"${host}.ip" for host in self.there.hosts)]
-        hint = (
-            did_you_mean(f"${bare}", known) or "$name $index $ip $seed $HOST.ip $HOST.NETWORK.ip; $$ is a dollar"
-        )
+        return Refused(f"`{short(written)}` stands for nothing", lambda: self._meant(written.strip("${}")))
+
+    def _meant(self, bare: str) -> str:
+        """What an unknown variable may have been meant to be."""
         if bare.split("-")[0] in OWN and "-" in bare:
             word, rest = bare.split("-", 1)
-            hint = f"a name goes on over a -: write ${{{word}}}-{rest}"
-        elif bare == "name.ip":
-            hint = "this host's own address is $ip"
-        return Refused(f"`{short(written)}` stands for nothing", hint)
+            return f"a name goes on over a -: write ${{{word}}}-{rest}"
+        if bare == "name.ip":
+            return "this host's own address is $ip"
+        known = [*(f"${own}" for own in OWN), *(f"${host}.ip" for host in self.there.hosts)]
+        every = "$name $index $ip $seed $HOST.ip $HOST.NETWORK.ip; $$ is a dollar"
+        return did_you_mean(f"${bare}", known, every)

@@ -148,6 +148,8 @@ def test_jitter_that_may_reorder_is_said_so() -> None:
     assert planned(GROUPS + f"links: {{a -> b: {jitter}}}\n").notes == (
         "a -> b: jitter without rate may reorder, packets up to 4 ms apart",
     )
+    normal = "{delay: 9 ms, jitter: {of: 2 ms, distribution: normal}}"
+    assert planned(GROUPS + f"links: {{a -> b: {normal}}}\n").notes == ("a -> b: jitter without rate may reorder",)
     limited = jitter.replace("}", ", rate: 1 Mbit/s, queue: 9 packets}")
     assert planned(GROUPS + f"links: {{a -> b: {limited}}}\n").notes == ()
 

@@ -270,6 +270,7 @@ CASES += [
     (TWO + "ends: {fial: x}\n", 6, 7, "`fial` is no outcome", "did you mean `fail`?"),
     (TWO + "ends: {fail: x, error: y}\n", 6, 7, "`ends` names one outcome", ""),
     (TWO + "fails_when: {x: 5}\n", 6, 17, "expected a piece of a scenario, found `5`", ""),
+    (TWO + "fails_when: {x: {hosts: {c: }}}\n", 6, 26, "there is no `c` to remove", "{} is an empty one"),
     (TWO + "fails_when: {x: {name: t}}\n", 6, 18, "`name` cannot be changed by a saboteur", ""),
     (TWO + "fails_when: {x: {hosts: {b: null}}}\n", 6, 18, "with `x` of fails_when: nothing ends the run", ""),
     (TWO + "fails_when: {x: {links: {a -> c: {}}}}\n", 6, 26, "with `x` of fails_when: `a -> c` names no one", ""),

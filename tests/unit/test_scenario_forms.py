@@ -170,7 +170,7 @@ def test_a_list_in_a_piece_replaces_and_null_removes() -> None:
 
 
 def test_a_piece_adds_what_was_not_there() -> None:
-    scenario = pieced("{hosts: {c: {run: z}, d: }, links: {a -> c: {delay: 1 ms}}, seed: 9}")
+    scenario = pieced("{hosts: {c: {run: z}, d: {}}, links: {a -> c: {delay: 1 ms}}, seed: 9}")
     assert list(scenario.hosts) == ["a", "b", "c", "d"]
     assert scenario.seed == 9
     assert [str(key) for key in scenario.links] == ["a -> b", "a -> c"]
