@@ -49,7 +49,7 @@ def _merged(verdicts: Sequence[Verdict], faults: Sequence[Fault]) -> Judgement:
     if not found:
         return Judgement("pass", "nothing was expected", ())
     outcome = min((outcome for outcome, _ in found), key=SEVERITY.index)
-    if outcome == "pass" and any(v.outcome == "skip" and v.implied for v in verdicts):
+    if outcome == "pass" and any(v.outcome == "skip" for v in verdicts):
         outcome = "skip"  # a program said that this cannot be done here: what the others did shows nothing
     reasons = [reason for one, reason in found if one == outcome]
     if outcome == "pass":
@@ -60,7 +60,7 @@ def _merged(verdicts: Sequence[Verdict], faults: Sequence[Fault]) -> Judgement:
 
 def _as_the_file_says(ends: Ends, judgement: Judgement) -> Judgement:
     """A file that must not pass passes by ending as it says, for the reason that it says."""
-    if ends.outcome == "pass":
+    if ends.outcome == "pass" or judgement.outcome == "skip":
         return judgement
     wanted = f"the file says that it ends as {ends.outcome} because of {ends.text!r}"
     if judgement.outcome != ends.outcome:
@@ -92,7 +92,6 @@ class _Court:
         self.names, self.evidence = Names(plan), Evidence(plan, records)
         self.evaluator = Evaluator(self.names, self.evidence)
         self.faults = list(self._faults())
-        self.unsupported = self.evidence.unsupported()
 
     def verdicts(self) -> Iterator[Verdict]:
         if self.records.fail:
@@ -144,8 +143,9 @@ class _Court:
 
     def _implied(self, program: Program) -> tuple[Outcome, str]:
         record = self.records.programs[program.id]
-        if program.id in self.unsupported:
-            return "skip", f"{program.id} says: {self.unsupported[program.id]}"
+        unsupported = self.evidence.report(program).unsupported
+        if unsupported:
+            return "skip", f"{program.id} says: {unsupported}"
         if record.never_ready:
             return "fail", f"{program.id} did not get ready: {record.never_ready}{_last_words(record.stderr)}"
         if record.started_ns is None:

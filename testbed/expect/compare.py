@@ -143,7 +143,7 @@ def binomial(left: Found, right: Found) -> Result:
         raise Undecided("error", f"~ {right.shown}: 0 % and 100 % are exact; write ==")
     x, n = left.value.count, left.value.of
     if n and (chance := statistics.two_sided(x, n, p)) <= statistics.ALPHA:
-        return "fail", f"{left.says}; {right.shown} would give something so far off once in {_once_in(chance)}"
+        return "fail", f"{left.says}; with {right.shown} it would be so far off once in {_once_in(chance)}"
     if statistics.power(n, p) < statistics.POWER:
         few = min(p, 1 - p)
         others = [few / 2, 2 * few] if few == p else [1 - few / 2, 1 - 2 * few]
@@ -153,7 +153,7 @@ def binomial(left: Found, right: Found) -> Result:
             f"{statistics.needed(p):,} are needed"
         )
     low, high = statistics.clopper_pearson(x, n)
-    return "pass", f"{left.says}; 99.9999 % interval {percent(low)} to {percent(high)}"
+    return "pass", f"{left.says}; 99.9999 % interval {low * 100:.4g} % to {high * 100:.4g} %"
 
 
 def on_text(left: Found, operator: str, right: Found | None, regex: str = "") -> Result:

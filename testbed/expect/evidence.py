@@ -73,14 +73,14 @@ class Evidence:
             return self.links[member.link.id].samples(target.metric)
         assert member.program is not None
         record = self.records.programs[member.program.id]
+        reported = self.report(member.program)
+        if reported.unsupported:
+            raise Undecided("skip", f"{member.label} says: {reported.unsupported}")
         if target.metric in BUILT_IN:
             samples = built_in(record, target.metric)
             if samples is None:
                 raise self._without(member.program, record, target.metric)
             return samples
-        reported = self.report(member.program)
-        if reported.unsupported:
-            raise Undecided("skip", f"{member.label} says: {reported.unsupported}")
         if target.metric in reported.broken:
             raise Undecided("error", f"{member.label}.{target.metric}: {reported.broken[target.metric]}")
         samples = reported.samples.get(target.metric)
@@ -139,11 +139,6 @@ class Evidence:
             if event == "ended" and other.exit != 0:
                 return f"{other_id} {ending(self.plan.program(other_id), other)}"
         return self.records.fail or "nothing on record kept it from starting"
-
-    def unsupported(self) -> dict[str, str]:
-        """The programs that said that this cannot be done here, and their words."""
-        reports = {program.id: self.report(program).unsupported for program in self.plan.programs}
-        return {id: words for id, words in reports.items() if words}
 
     def lateness_ns(self, member: Member) -> int:
         """What the network's own lateness may have added to a time that this member measured.

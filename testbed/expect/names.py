@@ -103,9 +103,9 @@ class Names:
         return Target("program", members, name, aggregate, self._several(members), str(metric), metric.at)
 
     def label(self, program: Program) -> str:
-        """The shortest name that is the program's alone: `client`, or `client.probe`."""
-        alone = program.name == program.host and len(self.hosts[program.host].programs) == 1
-        return program.host if alone else program.id
+        """What a message calls it: `client` if that is its host's only program and called like it, else its id."""
+        alone = len(self.hosts[program.host].programs) == 1
+        return program.host if alone and program.name in (program.host, self._owner(program.host)) else program.id
 
     def _programs(self, metric: Dotted, hosts: tuple[str, ...] | None) -> tuple[list[Program], tuple[str, ...]]:
         words = metric.words

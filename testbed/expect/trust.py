@@ -59,6 +59,8 @@ def _unproven(plan: Plan, records: Records) -> Iterator[str]:
             yield f"{link.id}: asked {asked}, read back {_condition(has)}"
         if link.id not in counted:
             yield f"the proof at the end says nothing of {link.id}"
+        elif counted[link.id].get("condition", asked) != asked:
+            yield f"{link.id}: asked {asked}, at the end the wire held {counted[link.id]['condition']}"
         else:
             yield from _miscounted(link.id, frames[link.id], counted[link.id])
 
@@ -168,7 +170,7 @@ def _untimely(link: Link, frame: Frame, draws: Draws) -> Iterator[str]:
             yield f"{_name(frame)} was dropped and left"
         return
     if frame.due_ns is None or (frame.sent_ns is None) != (frame.cause == "unasked"):
-        yield f"{_name(frame)} has the cause {frame.cause or 'delivered'} and no time that goes with it"
+        yield f"{_name(frame)} has the cause {frame.cause or 'delivered'} and no time to go with it"
         return
     earliest_ns = frame.in_ns + condition.delay_ns + jitter_ns(draws, condition)
     if condition.rate_bit_s is not None:
