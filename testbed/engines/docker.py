@@ -128,8 +128,9 @@ class DockerEngine:
             try:
                 chunks, _ = self._api.get_archive(self._container(host).id, path)
                 return b"".join(chunks)
-            except docker.errors.NotFound as problem:
-                raise FileNotFoundError(f"{path} is not there in host {host}") from problem
+            except docker.errors.NotFound:
+                pass
+        raise FileNotFoundError(f"{path} is not there in host {host}")
 
     def start(self, host: str, command: Command, stdout: Sink, stderr: Sink) -> DockerProcess:
         """Raises CommandNotFound, EngineError."""
@@ -210,8 +211,8 @@ class DockerEngine:
         with asking("starting the agent's container"):
             if not self._api.inspect_container(self._agent_id)["Config"]["StdinOnce"]:
                 raise EngineError("starting the agent's container: Docker did not set StdinOnce, as was asked")
-            how = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1, "logs": 0}
-            channel = DockerChannel(self._api.attach_socket(self._agent_id, how))
+            path = f"/containers/{self._agent_id}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+            channel = DockerChannel(self._api.take_over(path))
             try:
                 self._api.start(self._agent_id)
             except BaseException:

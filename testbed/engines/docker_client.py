@@ -5,20 +5,19 @@ No knowledge of runs, hosts or networks here.
 
 from __future__ import annotations
 
-import io
-import socket
 import ssl
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker.errors
-import requests.exceptions
 from docker.api.client import APIClient
 from docker.context import ContextAPI
-from docker.utils import kwargs_from_env, version_lt
+from docker.tls import TLSConfig
+from docker.utils import kwargs_from_env, parse_host, version_lt
 
+from testbed.engines.docker_stream import Address, Stream, hijack
 from testbed.errors import EngineError, HostError
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -27,69 +26,25 @@ ANSWERS_WITHIN_S = 3
 REQUEST_TIMEOUT_S = 180  # one create on a machine that is busy with a hundred of them
 POOL = 64  # connections kept open; more threads than this only open and close them more often
 
-STDOUT, STDERR = 1, 2
-_FRAME = struct.Struct(">BxxxI")  # Docker Engine API, "Attach to a container", stream format
-
-
-class Stream:
-    """A hijacked connection: frames of stdout and stderr come in, stdin goes out.
-
-    The SDK's own reader takes the bare socket and so loses what the HTTP layer had read ahead together with the
-    answer's headers: a short-lived program's first output. This one reads where the HTTP layer stopped.
-    """
-
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
-        depths: Any = response.raw._fp  # no public way leads there
-        self._reader: io.BufferedReader = depths.fp
-        self._socket: socket.socket = depths.fp.raw._sock
-        self._socket.settimeout(None)
-
-    def frames(self) -> Iterator[tuple[int, bytes]]:
-        """Pairs of STDOUT or STDERR and content until the other side closes. A lost connection ends it too."""
-        try:
-            while len(head := self._reader.read(_FRAME.size)) == _FRAME.size:
-                kind, size = _FRAME.unpack(head)
-                yield kind, self._reader.read(size)
-        except (OSError, ValueError):  # ValueError: closed by another thread
-            return
-
-    def write(self, data: bytes) -> None:
-        """Raises OSError."""
-        self._socket.sendall(data)
-
-    def end_of_input(self) -> None:
-        """Close our direction only. Never raises: the other side may be gone already."""
-        with suppress(OSError):
-            if isinstance(self._socket, ssl.SSLSocket):
-                _half_close(self._socket)
-            else:
-                self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """Also wakes a thread that waits in `frames`. Never raises."""
-        with suppress(OSError):  # it is closed already, by us or by the other side
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._response.close()
-
-
-def _half_close(sock: ssl.SSLSocket) -> None:
-    """Send TLS's close_notify and go on reading; SSLSocket.shutdown() would drop the encryption both ways."""
-    sock.setblocking(False)
-    try:
-        sock._sslobj.shutdown()  # type: ignore[attr-defined]
-    except ssl.SSLError:
-        pass  # it wants the other side's close_notify now, which comes with its end of output
-    finally:
-        sock.setblocking(True)
-
 
 class Api(APIClient):
-    """The SDK's client, with our streams where it would hand out sockets."""
+    """The SDK's client, with streams of our own."""
 
-    def _get_raw_response_socket(self, response: requests.Response) -> Any:
-        self._raise_for_status(response)  # type: ignore[attr-defined]
-        return Stream(response)
+    def __init__(self, address: Address, **options: Any) -> None:
+        self.address = address
+        super().__init__(**options)
+
+    def take_over(self, path: str, body: object = None) -> Stream:
+        """POST to a path of the API and take the connection over. Raises EngineError, OSError."""
+        return hijack(self.address, f"/v{self.api_version}{path}", body, REQUEST_TIMEOUT_S)
+
+    @property
+    def trust_env(self) -> bool:
+        """Of requests' environment nothing: REQUESTS_CA_BUNDLE would win over the daemon's own certificates."""
+        return False
+
+    @trust_env.setter
+    def trust_env(self, _: bool) -> None: ...
 
 
 def connect(host: str | None = None, timeout_s: int = REQUEST_TIMEOUT_S) -> Api:
@@ -106,9 +61,9 @@ def connect(host: str | None = None, timeout_s: int = REQUEST_TIMEOUT_S) -> Api:
             f"`ssh -L /tmp/docker.sock:/var/run/docker.sock {name[6:]}` and set DOCKER_HOST=unix:///tmp/docker.sock"
         )
     try:
-        if name.startswith("unix://"):
-            _knock(name.removeprefix("unix://"))
-        api = Api(version="auto", timeout=timeout_s, max_pool_size=POOL, **where)
+        address = _address(name, where.get("tls"))
+        address.dial(timeout_s).close()  # where that fails the SDK leaves a socket open and buries the reason
+        api = Api(address, version="auto", timeout=timeout_s, max_pool_size=POOL, **where)
         old = version_lt(api.api_version, OLDEST_API)
         kind = api.version()["Os"]
     except (OSError, docker.errors.DockerException) as problem:  # requests' exceptions are OSErrors
@@ -145,7 +100,7 @@ def asking(what: str) -> Iterator[None]:
         yield
     except docker.errors.APIError as problem:
         raise EngineError(f"{what}: Docker answered {problem.status_code}: {explanation(problem)}") from problem
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as problem:
+    except (OSError, docker.errors.DockerException) as problem:  # requests' exceptions are OSErrors
         raise EngineError(f"{what}: {_cause(problem)}") from problem
 
 
@@ -154,16 +109,28 @@ def explanation(problem: docker.errors.APIError) -> str:
     return str(problem.explanation or problem.response or problem).strip()
 
 
-def _knock(path: str) -> None:
-    """Connect once: where that fails the SDK loses the socket unclosed and buries the reason. Raises OSError."""
-    with socket.socket(socket.AF_UNIX) as knocking:
-        knocking.connect(path)
+def _address(url: str, tls: TLSConfig | bool | None) -> Address:
+    """What the SDK makes of these two, for streams of our own. Raises OSError, DockerException."""
+    parsed = urlsplit(str(parse_host(url, tls=bool(tls))))
+    if parsed.scheme == "http+unix":
+        return Address(parsed.path)
+    where = parsed.hostname or "localhost", parsed.port or (2376 if tls else 2375)
+    if not tls:
+        return Address(where)
+    config = tls if isinstance(tls, TLSConfig) else TLSConfig()
+    context = ssl.create_default_context(cafile=config.ca_cert)
+    if not config.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if config.cert:
+        context.load_cert_chain(*config.cert)
+    return Address(where, context)
 
 
 def _where(host: str | None) -> dict[str, Any]:
+    where: dict[str, Any] = {**kwargs_from_env()}  # DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH
     if host is not None:
-        return {"base_url": host}
-    where: dict[str, Any] = {**kwargs_from_env()}
+        return where | {"base_url": host}
     if "base_url" in where:
         return where
     context = ContextAPI.get_current_context()  # what `docker context use` chose: Docker Desktop, rootless, ...

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import docker.errors
-import requests.exceptions
 
 from testbed.engines.docker_client import Api, asking, explanation
 from testbed.errors import EngineError
@@ -153,7 +152,7 @@ def _remove(api: Api, found: Found) -> str:
     except docker.errors.APIError as problem:
         text = explanation(problem)
         return "" if "already in progress" in text else text
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as problem:
+    except (OSError, docker.errors.DockerException) as problem:
         return str(problem)
     return ""
 

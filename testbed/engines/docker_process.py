@@ -7,10 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from typing import cast
 
 from testbed.engines.api import Command, Sink
-from testbed.engines.docker_client import STDERR, Api, Stream, asking
+from testbed.engines.docker_client import Api, asking
+from testbed.engines.docker_stream import STDERR, Stream
 from testbed.errors import CommandNotFound, EngineError
 
 LAST_WORDS_BYTES = 4096
@@ -143,7 +143,7 @@ def start(
             workdir=command.working_dir, user=command.user or "",
         )["Id"]  # fmt: skip
         started_ns = time.monotonic_ns()
-        stream = cast(Stream, api.exec_start(exec_id, socket=True))  # as Api makes it
+        stream = api.take_over(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
         try:
             pid = _begun(api, exec_id)
         except BaseException:

@@ -1,104 +1,26 @@
-"""The docker engine's connection: streams, and errors in our words. No daemon: pairs of sockets stand for one."""
+"""Finding a daemon, and what goes wrong there in our words. No daemon: a little server stands for one."""
 
 from __future__ import annotations
 
+import hashlib
 import http.server
-import io
 import json
 import socket
 import socketserver
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import docker.errors
 import pytest
 import requests
-from hypothesis import given
-from hypothesis import strategies as st
 
 from testbed.engines import docker_client
-from testbed.engines.docker_client import STDERR, STDOUT, Stream, asking, connect, daemon_answers
+from testbed.engines.docker_client import asking, connect, daemon_answers
+from testbed.engines.docker_stream import Address
 from testbed.errors import EngineError, HostError
-
-
-def frame(kind: int, data: bytes) -> bytes:
-    return struct.pack(">BxxxI", kind, len(data)) + data
-
-
-class Response:
-    """What urllib3 leaves of an answer whose connection was taken over."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self.raw = SimpleNamespace(_fp=SimpleNamespace(fp=sock.makefile("rb")))
-
-    def close(self) -> None:
-        self.raw._fp.fp.close()
-        self._socket.close()
-
-
-@contextmanager
-def stream(before: bytes = b"") -> Iterator[tuple[Stream, socket.socket, Response]]:
-    """A stream, the daemon's end of it, and the answer; `before` came in one packet with the answer's headers."""
-    ours, theirs = socket.socketpair()
-    response = Response(ours)
-    theirs.sendall(b"HTTP/1.1 101 UPGRADED\r\n" + before)
-    assert response.raw._fp.fp.readline().startswith(b"HTTP/1.1 101")
-    made = Stream(response)  # type: ignore[arg-type]
-    try:
-        yield made, theirs, response
-    finally:
-        made.close()
-        theirs.close()
-
-
-chunks = st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(max_size=300)), max_size=20)
-
-
-@given(chunks, st.integers(0, 6000))
-def test_frames_come_as_they_were_sent_wherever_the_headers_packet_ends(
-    sent: list[tuple[int, bytes]], cut: int
-) -> None:
-    wire = b"".join(frame(kind, data) for kind, data in sent)
-    with stream(wire[:cut]) as (made, theirs, _):
-        theirs.sendall(wire[cut:])
-        theirs.shutdown(socket.SHUT_WR)
-        assert list(made.frames()) == sent
-
-
-@pytest.mark.parametrize("wire", [b"", b"\1\0", frame(1, b"whole") + b"\2\0\0\0"])
-def test_a_connection_that_breaks_ends_the_frames(wire: bytes) -> None:
-    with stream(wire) as (made, theirs, _):
-        theirs.close()
-        assert [data for _, data in made.frames()] in ([], [b"whole"])
-
-
-def test_what_is_written_arrives_and_the_end_of_it_is_seen_while_we_still_read() -> None:
-    with stream() as (made, theirs, _):
-        made.write(b"in")
-        made.end_of_input()
-        made.end_of_input()
-        assert theirs.recv(100) == b"in" and theirs.recv(100) == b""
-        theirs.sendall(frame(STDOUT, b"out"))
-        theirs.shutdown(socket.SHUT_WR)
-        assert list(made.frames()) == [(STDOUT, b"out")]
-
-
-def test_closing_wakes_a_reader_and_twice_is_once() -> None:
-    with stream() as (made, _, _):
-        reader = threading.Thread(target=lambda: list(made.frames()))
-        reader.start()
-        made.close()
-        made.close()
-        reader.join(10)
-        assert not reader.is_alive()
-        with pytest.raises(OSError):
-            made.write(b"x")
 
 
 def api_error(status: int, text: str) -> docker.errors.APIError:
@@ -142,10 +64,10 @@ def test_a_deaf_daemon_does_not_hold_us_up(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_socket_that_is_not_ours_to_use_points_to_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(_: str) -> None:
+    def refused(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(docker_client, "_knock", refused)
+    monkeypatch.setattr(Address, "dial", refused)
     with pytest.raises(HostError, match=r"Permission denied; join the group `docker`"):
         connect("unix:///nowhere")
 
@@ -173,11 +95,8 @@ def test_the_host_that_is_asked_for_wins_over_the_environment_and_that_over_the_
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    meta = tmp_path / "contexts/meta/37a8eec1ce19687d132fe29051dca629d164e2c4958ba141d5f4133a33f0688f"
-    meta.mkdir(parents=True)  # sha256 of "there"
-    import hashlib
-
-    meta = meta.rename(meta.with_name(hashlib.sha256(b"there").hexdigest()))
+    meta = tmp_path / "contexts/meta" / hashlib.sha256(b"there").hexdigest()  # as the docker command keeps them
+    meta.mkdir(parents=True)
     endpoint = {"docker": {"Host": f"unix://{tmp_path}/of-the-context", "SkipTLSVerify": False}}
     (meta / "meta.json").write_text(json.dumps({"Name": "there", "Metadata": {}, "Endpoints": endpoint}))
     (tmp_path / "config.json").write_text(json.dumps({"currentContext": "there"}))
@@ -215,12 +134,3 @@ def daemon_saying(path: Path, version: dict[str, str]) -> Iterator[None]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def test_a_reader_of_bytes_is_what_the_streams_stand_on() -> None:
-    """What Stream takes from the SDK's depths: should that change, this says so before a run hangs."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        reader = ours.makefile("rb")
-        assert isinstance(reader, io.BufferedReader) and reader.raw._sock is ours  # type: ignore[attr-defined]
-        reader.close()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from testbed.engines import docker_process
 from testbed.engines.api import Command
-from testbed.engines.docker_client import STDERR, STDOUT
 from testbed.engines.docker_process import DockerChannel, DockerProcess, exit_of, start
+from testbed.engines.docker_stream import STDERR, STDOUT
 from testbed.errors import CommandNotFound, EngineError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Wire(Fake):  # type: ignore[misc]
 
 
 class Daemon(Fake):  # type: ignore[misc]
-    """Answers to exec_create, exec_start and exec_inspect; the last answer of `inspected` is repeated."""
+    """Answers to exec_create, take_over and exec_inspect; the last answer of `inspected` is repeated."""
 
     def __init__(self, wire: Wire, *inspected: dict[str, Any]) -> None:
         self.wire, self.inspected = wire, list(inspected)
@@ -55,8 +55,8 @@ class Daemon(Fake):  # type: ignore[misc]
         self.created = {"container": container, "cmd": cmd, **options}
         return {"Id": "e1"}
 
-    def exec_start(self, exec_id: str, socket: bool) -> Wire:
-        assert exec_id == "e1" and socket
+    def take_over(self, path: str, body: object) -> Wire:
+        assert path == "/exec/e1/start" and body == {"Detach": False, "Tty": False}
         return self.wire
 
     def exec_inspect(self, exec_id: str) -> dict[str, Any]:
