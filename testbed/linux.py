@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -46,6 +47,24 @@ def _check(result: int, doing: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{doing}: {os.strerror(number)}")
     return result
+
+
+def default_signals() -> None:
+    """Every signal does its default again, and none is blocked, as a program expects it. Raises OSError.
+
+    By number, because neither Python nor libc touches 32 and 33, which libc keeps for its threads: a child of
+    posix_spawn(3), such as all that `make` starts, may have been born with them ignored.
+    """
+    default = ctypes.create_string_buffer(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
+    call = {"x86_64": 13, "aarch64": 134}.get(os.uname().machine)
+    for number in range(1, 65):
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            continue
+        if call is not None:
+            _check(_libc.syscall(call, number, default, None, ctypes.c_size_t(8)), f"sigaction {number}")
+        elif number in signal.valid_signals():
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def unshare(flags: int) -> None:

@@ -257,7 +257,8 @@ def lab_avoiding(new_engine: MakeEngine, up: Lab) -> Iterator[Lab]:
 
 
 def test_a_failed_up_leaves_nothing_and_down_twice_is_fine(new_engine: MakeEngine) -> None:
-    engine = new_engine()
+    made = new_engine()
+    engine = fake.FakeEngine({"up": "no"}) if made.name == "fake" else made
     agent = AgentClient(engine.open())
     planned = plan(parse(TWO_NETWORKS, "contract.yaml"), 1, engine.taken())
 
@@ -265,8 +266,6 @@ def test_a_failed_up_leaves_nothing_and_down_twice_is_fine(new_engine: MakeEngin
         raise TestbedError("the door does not shut")
 
     broken = Plan.from_json(planned.to_json() | {"networks": ()})  # hosts without their networks
-    if engine.name == "fake":
-        engine = fake.FakeEngine({"up": "no"})
     with pytest.raises((TestbedError, KeyError)):
         engine.up(broken, break_it)
     agent.close()

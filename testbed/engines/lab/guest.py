@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import resource
-import signal
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,10 +78,7 @@ def become_program(
     except OSError as problem:
         raise Refused("engine", f"working directory {working_dir}: {problem.strerror}") from problem
     path = find_command(argv[0], environment.get("PATH", os.defpath))
-    for number in signal.valid_signals():  # Python ignores SIGPIPE and SIGXFSZ; a program expects the default
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    linux.default_signals()
     os.umask(0o022)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = min(OPEN_FILES, most) if most != resource.RLIM_INFINITY else OPEN_FILES
