@@ -49,7 +49,16 @@ def schema() -> dict[str, Any]:
 
 def text() -> str:
     """The schema as it is shipped."""
-    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(_in_order(schema()), indent=1, ensure_ascii=False) + "\n"
+
+
+def _in_order(part: Any, of_names: bool = False) -> Any:
+    """Words of JSON Schema by the alphabet, names as the models have them: the same for every pydantic."""
+    if isinstance(part, list):
+        return [_in_order(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    return {key: _in_order(part[key], key == "properties") for key in (part if of_names else sorted(part))}
 
 
 def _host_with_its_program(definitions: dict[str, Any]) -> None:
