@@ -1,7 +1,7 @@
 """The data path of the wire: frames in, fates decided, frames out when they are due, one record each.
 
 No control protocol and no waiting here; `wire_loop` calls `take`, `send_due` and asks `next_due_ns`. Everything in
-this file that runs once a frame is written for the interpreter: local names, tuples, no object a frame.
+this file that runs once a frame is written for the interpreter: local names and tuples.
 """
 
 from __future__ import annotations
