@@ -113,9 +113,19 @@ class _Court:
         if isinstance(parsed, GrammarError):
             verdict = Verdict("error", expectation.text, f"{parsed}{_hint(parsed.hint)}")
             return replace(verdict, line=expectation.line, because=expectation.because)
-        verdict = self._guarded(expectation.text, lambda: self.evaluator.evaluate(parsed))
+        verdict = self._guarded(expectation.text, lambda: self._evaluated(parsed))
         verdict = replace(verdict, line=expectation.line, because=expectation.because)
         return self._weighed(verdict, self._concerned(parsed), explicit=True)
+
+    def _evaluated(self, parsed: Parsed) -> tuple[Outcome, str]:
+        """What does not hold in a run in which a program could not do its part shows nothing."""
+        outcome, reason = self.evaluator.evaluate(parsed)
+        if outcome not in ("pass", "skip"):
+            for program in self.plan.programs:
+                unsupported = self.evidence.report(program).unsupported
+                if unsupported:
+                    return "skip", f"{program.id} says: {unsupported}; {reason}"
+        return outcome, reason
 
     def _guarded(self, text: str, evaluate: Callable[[], tuple[Outcome, str]]) -> Verdict:
         """A crash in one verdict is that verdict's error, and no other's."""

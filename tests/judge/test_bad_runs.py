@@ -436,7 +436,16 @@ def test_a_program_that_cannot_do_this_here_skips_the_run() -> None:
     judgement = judge(plan_of(), records)
     assert judgement.outcome == "skip" and "no SCTP here" in judgement.reason
     assert judgement.counts == {"pass": 9, "skip": 3}
-    records.programs[SENSOR].exit = 1
+
+
+def test_what_then_does_not_hold_of_others_is_skipped_and_a_crash_is_still_a_failure() -> None:
+    records = good_run()
+    records.programs["watcher.watcher"].stdout = b'{"unsupported": "no SCTP here"}\n'
+    retell(SENSOR, '"lost": 134', '"lost": 133')(records)
+    judgement = judge(plan_of(), records)
+    assert judgement.outcome == "skip" and judgement.counts == {"pass": 7, "skip": 5}
+    assert "watcher.watcher says: no SCTP here; 1 of 2: sensor-1.lost is 133" in judgement.verdicts[4].reason
+    records.programs[SENSOR].exit = "SIGSEGV"
     assert judge(plan_of(), records).outcome == "fail"
 
 
