@@ -180,7 +180,9 @@ def look_up(plan: Plan, find: Callable[[str, str, str, str], str | None]) -> Non
     missing = []
     for program in plan.programs:
         for argv in (program.argv, program.ready.argv):
-            search = program.environment.get("PATH", "")
+            search = program.environment.get("PATH")
+            if search is None:  # a foreign image has a PATH of its own, which only the engine's start knows
+                continue
             if argv and find(program.host, argv[0], search, program.working_dir) is None:
                 missing.append(f"{program.id}: no command {argv[0]!r} in host {program.host} (PATH={search})")
     if missing:
