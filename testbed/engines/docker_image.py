@@ -248,9 +248,23 @@ def _base_tar(name: str, say: Say) -> Path:
 
 
 def _mmdebstrap(target: Path) -> None:
-    # Its own children die with it, and it dies with us: a run that is killed leaves no process behind.
-    argv = ["setpriv", "--pdeathsig", "TERM", *MMDEBSTRAP, SUITE, str(target)]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    """Killed with us if need be. Raises HostError, OSError."""
+    argv, environment = ["setpriv", "--pdeathsig", "KILL"], dict(os.environ)
+    scratch = target.with_suffix(".scratch")
+    if os.geteuid() == 0:
+        # Its children ignore what is sent to itself: a pid namespace takes them along. What it leaves lies where
+        # the next one finds it. (An ordinary user's does its work as other users, who may not come in there.)
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        argv += ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        environment["TMPDIR"] = str(scratch)
+    argv += [*MMDEBSTRAP, SUITE, str(target)]
+    try:
+        done = subprocess.run(
+            argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     if done.returncode != 0:
         last = done.stderr.strip()[-2000:]
         raise HostError(f"{' '.join(argv)} ended with status {done.returncode}: {last or 'no message'}")
