@@ -140,7 +140,8 @@ class Names:
         if not of_hosts:
             return Unknown(f"`{first}` runs no program", metric.at, f"{first}.kernel.COUNTER is what it has")
         names = list(dict.fromkeys(p.name for p in of_hosts))
-        hint = did_you_mean(second, [*names, "kernel"]) or f"it runs {', '.join(names)}, and has {first}.kernel"
+        close = did_you_mean(second, [*names, "kernel"])
+        hint = f"{close + ' ' if close else ''}it runs {', '.join(names)}, and has {first}.kernel"
         return Unknown(f"`{second}` is no program of {first}, which runs several", at, hint)
 
     # -- links
@@ -223,7 +224,9 @@ def matching(left: Member, left_several: frozenset[str], right: Target) -> Membe
     if len(right.members) == 1:
         return right.members[0]
     own = set(left.hosts)
-    candidates = [m for m in right.members if set(m.hosts) == own]
+    candidates = [m for m in right.members if m.hosts == left.hosts]
+    if len(candidates) != 1:
+        candidates = [m for m in right.members if set(m.hosts) == own]
     if len(candidates) != 1:
         tell = own & left_several or own
         candidates = [m for m in right.members if set(m.hosts) & tell]
