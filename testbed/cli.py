@@ -124,6 +124,8 @@ def run(names: Sequence[str], engine: str, seed: int | None, results: Path, keep
 def check(names: Sequence[str], full: bool) -> None:
     """Validate scenario files: every problem at once, exit 2 if there is one."""
     from testbed import scenario as room
+    from testbed.expect.static import notes
+    from testbed.plan import plan as make_plan
 
     wrong = False
     for path in _found(names, announce=False):
@@ -134,6 +136,8 @@ def check(names: Sequence[str], full: bool) -> None:
             click.echo(room.full(room.load(path)), nl=False)
         elif not full and not problems:
             click.echo(f"{_shown(path)}: ok")
+            for note in notes(make_plan(room.load(path))):
+                click.echo(f"    {note}")
     sys.exit(COMMANDS_LINE_WRONG if wrong else 0)
 
 
@@ -185,7 +189,9 @@ def judge_command(directory: Path, mended: Path | None) -> None:
 
         _refuse_problems(mended)
         other = make_plan(room.load(mended), plan.seed)
-        plan = replace(plan, expectations=other.expectations, ends=other.ends, file=other.file)
+        metrics = {program.id: program.metrics for program in other.programs}
+        programs = tuple(replace(p, metrics=metrics.get(p.id, p.metrics)) for p in plan.programs)
+        plan = replace(plan, expectations=other.expectations, ends=other.ends, file=other.file, programs=programs)
     judgement = judge(plan, records)
     _show(plan, records, judgement, "as recorded", directory)
     sys.exit(EXIT_STATUS[judgement.outcome])

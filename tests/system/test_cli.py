@@ -126,6 +126,11 @@ def test_check_says_ok_and_full_prints_a_file_that_checks(quick: Path) -> None:
     assert testbed("check", "--full", again).stdout == full.stdout
 
 
+def test_check_says_beforehand_how_many_packets_a_test_of_a_ratio_needs() -> None:
+    done = testbed("check", "udp-loss")
+    assert done.returncode == 0 and "1,489" in done.stdout, said(done)
+
+
 def test_plan_is_the_same_twice_and_touches_nothing(quick: Path) -> None:
     plans = [testbed("plan", quick, PATH="/nonexistent", DOCKER_HOST="unix:///nonexistent") for _ in range(2)]
     assert plans[0].stdout == plans[1].stdout and plans[0].returncode == 0, said(plans[0])
@@ -164,6 +169,10 @@ def test_judge_judges_again_and_with_mended_expectations(quick: Path, namespaces
     mended.write_text(QUICK.replace("client.lost == 0", "client.lost == 7"))
     again = testbed("judge", latest, "--with", mended)
     assert again.returncode == 1 and "client.lost == 7" in again.stdout, said(again)
+    declared = QUICK.replace("200ms}", "200ms, metrics: {lines: {prints: '/sent/'}}}")
+    mended.write_text(declared.replace("client.lost == 0", "client.lines.count >= 1"))
+    again = testbed("judge", latest, "--with", mended)
+    assert again.returncode == 0 and "client.lines.count" in again.stdout, said(again)
     (latest / "run.json").write_text("{")
     broken = testbed("judge", latest)
     assert broken.returncode == 3 and "run.json" in broken.stderr, said(broken)
