@@ -7,6 +7,7 @@ Source of the numbers: linux/sched.h, linux/mount.h, linux/prctl.h, linux/capabi
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 
@@ -65,6 +66,30 @@ def default_signals() -> None:
         elif number in signal.valid_signals():
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+class _SchedAttr(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("flags", ctypes.c_uint64),
+        ("nice", ctypes.c_int32),
+        ("priority", ctypes.c_uint32),
+        ("runtime", ctypes.c_uint64),
+        ("deadline", ctypes.c_uint64),
+        ("period", ctypes.c_uint64),
+    ]
+
+
+def short_slice(slice_ns: int) -> None:
+    """Ask the ordinary scheduler for short turns, which come sooner: since Linux 6.12 a task that wakes goes ahead
+    of one with a longer slice. Needs no privilege; older kernels take the wish and do nothing. Raises OSError.
+    """
+    call = {"x86_64": 314, "aarch64": 274}.get(os.uname().machine)
+    if call is None:
+        raise OSError(errno.ENOSYS, "sched_setattr: its number is not known on this machine")
+    wish = _SchedAttr(size=ctypes.sizeof(_SchedAttr), nice=os.nice(0), runtime=slice_ns)
+    _check(_libc.syscall(call, 0, ctypes.byref(wish), 0), f"sched_setattr, slice {slice_ns} ns")
 
 
 def unshare(flags: int) -> None:

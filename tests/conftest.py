@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Two noisy cores: how long one example takes says nothing about the code.
+settings.register_profile("testbed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("testbed")
 
 PR_SET_CHILD_SUBREAPER = 36
 REQUIRED = {word for word in os.environ.get("TESTBED_REQUIRE", "").split(",") if word}
