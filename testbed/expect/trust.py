@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from testbed.conditions.condition import Condition
 from testbed.conditions.fate import FATE_VERSION, Draws, Stream
 from testbed.conditions.shape import HOLD_NS, duplicated, held, jitter_ns, lost
 from testbed.measure.records import Frame, Records
@@ -105,6 +106,7 @@ def ledger_disagrees(plan: Plan, ledger: Iterable[Frame]) -> list[str]:
 
 def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
     yield from _out_of_order(frames)
+    wait_ns = _longest_wait_ns(link.condition, max(frame.size_bytes for frame in frames))
     flows: defaultdict[str, list[Frame]] = defaultdict(list)
     copies: dict[tuple[str, int], Frame] = {}
     for frame in frames:
@@ -118,7 +120,7 @@ def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
         dice = islice(iter(Stream(seed, link.id, flow)), len(its))
         for frame, draws in zip(its, dice, strict=True):
             copy = copies.pop((flow, frame.k), None) if copies else None
-            yield from _against_dice(link, frame, copy, draws)
+            yield from _against_dice(link, frame, copy, draws, wait_ns)
     for copy in copies.values():
         yield f"{_name(copy)} has a copy and is not there itself"
 
@@ -144,7 +146,9 @@ def _misnumbered(frames: list[Frame]) -> Iterator[str]:
         in_ns = frame.in_ns
 
 
-def _against_dice(link: Link, frame: Frame, copy: Frame | None, draws: Draws) -> Iterator[str]:
+def _against_dice(
+    link: Link, frame: Frame, copy: Frame | None, draws: Draws, wait_ns: int | None
+) -> Iterator[str]:
     condition = link.condition
     if frame.cause not in (None, *CAUSES):
         yield f"{_name(frame)} has the cause {frame.cause}, which there is not"
@@ -157,11 +161,11 @@ def _against_dice(link: Link, frame: Frame, copy: Frame | None, draws: Draws) ->
         yield f"{_name(frame)} has {'a' if copy else 'no'} copy, and the dice {'none' if copy else 'one'}"
     for one in (frame, copy):
         if one is not None:
-            yield from _untimely(link, one, draws)
+            yield from _untimely(link, one, draws, wait_ns)
 
 
-def _untimely(link: Link, frame: Frame, draws: Draws) -> Iterator[str]:
-    """Is it due when the condition says, and did it leave no earlier?"""
+def _untimely(link: Link, frame: Frame, draws: Draws, wait_ns: int | None) -> Iterator[str]:
+    """Is it due when the condition says, and did it leave no earlier? `wait_ns`: the longest time in the queue."""
     condition = link.condition
     if frame.cause == "queue" and condition.rate_bit_s is None:
         yield f"{_name(frame)} was dropped by a queue, and the link has none"
@@ -174,16 +178,36 @@ def _untimely(link: Link, frame: Frame, draws: Draws) -> Iterator[str]:
         return
     earliest_ns = frame.in_ns + condition.delay_ns + jitter_ns(draws, condition)
     if condition.rate_bit_s is not None:
-        earliest_ns += -(-8_000_000_000 * frame.size_bytes // condition.rate_bit_s)
-    latest_ns = None if condition.rate_bit_s is not None else earliest_ns
-    if latest_ns is not None and held(draws, condition):
-        latest_ns += HOLD_NS
+        earliest_ns += _transmission_ns(condition, frame.size_bytes)
+    if wait_ns is not None and held(draws, condition):
+        wait_ns += HOLD_NS
+    latest_ns = None if wait_ns is None else earliest_ns + wait_ns
     if frame.due_ns < earliest_ns:
         yield f"{_name(frame)} was due {earliest_ns - frame.due_ns} ns before its condition allows"
     if latest_ns is not None and frame.due_ns > latest_ns:
         yield f"{_name(frame)} was due {frame.due_ns - latest_ns} ns after its condition says"
     if frame.sent_ns is not None and frame.sent_ns < frame.due_ns:
         yield f"{_name(frame)} left {frame.due_ns - frame.sent_ns} ns before it was due"
+
+
+def _longest_wait_ns(condition: Condition, largest_bytes: int) -> int | None:
+    """How long a frame may wait for its transmission: the frame under way, and what may stand in the queue.
+
+    None: a rate whose queue has no end.
+    """
+    if condition.rate_bit_s is None:
+        return 0
+    one_ns = _transmission_ns(condition, largest_bytes)
+    if condition.queue_packets is not None:
+        return (condition.queue_packets + 1) * one_ns
+    if condition.queue_bytes is not None:  # each frame's transmission is rounded up to a whole nanosecond
+        return one_ns + _transmission_ns(condition, condition.queue_bytes) + condition.queue_bytes
+    return condition.queue_ns
+
+
+def _transmission_ns(condition: Condition, size_bytes: int) -> int:
+    assert condition.rate_bit_s is not None
+    return -(-8_000_000_000 * size_bytes // condition.rate_bit_s)
 
 
 def _name(frame: Frame) -> str:
