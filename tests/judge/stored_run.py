@@ -111,6 +111,12 @@ class Case:
 
     # -- the file
 
+    def unlink(self) -> None:
+        """As if no link had been named: none is watched, and there is no ledger."""
+        self.plan = replace(self.plan, links=())
+        self.records.ledger = []
+        self.records.proof.end["links"].clear()
+
     def expect(self, *texts: str, because: str = "") -> None:
         """In place of what the file expects."""
         self.plan = replace(

@@ -1,0 +1,82 @@
+"""The wire can only add delay: that excuses an upper bound on time which was just missed, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.judge.stored_run import BACK, METER_OUT, OTHER_OUT, OUT, Case, good_run
+
+MICROSECOND = 1000
+WAY, TRIP = "collector->sensor-1.one_way_delay.max", "sensor-1.round_trip_delay.max"  # 20.024 ms, 40.048 ms
+
+
+def late(run: Case, **p99_us: int) -> None:
+    """Lateness of the way out, of the way back, of the meter's way out, of the canary; of all others none."""
+    for link in run.plan.links:
+        run.lateness(link.id, 0)
+    run.records.proof.canary_p99_ns = p99_us.pop("canary", 0) * MICROSECOND
+    names = {"out": OUT, "back": BACK, "meter": METER_OUT, "other": OTHER_OUT}
+    for name, us in p99_us.items():
+        run.lateness(names[name], us * MICROSECOND)
+
+
+ROWS: dict[str, tuple[str, dict[str, int], str, str]] = {
+    # what is shown -> (expectation, lateness in us, outcome, reason)
+    "a bound that holds is a pass however late": (f"{WAY} <= 20.024 ms", {"back": 9000}, "pass", "20.024 ms"),
+    "missed without lateness": (f"{WAY} <= 20 ms", {}, "fail", "is 20.024 ms, not <= 20 ms"),
+    "missed by less than the lateness": (f"{WAY} <= 20 ms", {"back": 25}, "inconclusive", "late by 25 us"),
+    "missed by just the lateness": (f"{WAY} <= 20 ms", {"back": 24}, "inconclusive", "late by 24 us"),
+    "missed by more than the lateness": (f"{WAY} <= 20 ms", {"back": 23}, "fail", "is 20.024 ms, not <= 20 ms"),
+    "an open bound, missed by just the lateness": (f"{WAY} < 20 ms", {"back": 24}, "fail", "not < 20 ms"),
+    "the lateness of another link": (f"{WAY} <= 20 ms", {"out": 900, "other": 900}, "fail", "not <= 20 ms"),
+    "the canary is not a link's": (f"{WAY} <= 20 ms", {"canary": 900}, "fail", "not <= 20 ms"),
+    "a window missed at its upper end": (f"{WAY} between 19 ms and 20 ms", {"back": 30}, "inconclusive", "30 us"),
+    "a window missed by more": (f"{WAY} between 18 ms and 19 ms", {"back": 30}, "fail", "not between 18 ms and"),
+    "a tolerance missed upwards": (f"{WAY} ~ 19 ms +- 1 ms", {"back": 30}, "inconclusive", "late by 30 us"),
+    "a round trip is late both ways": (f"{TRIP} <= 40 ms", {"out": 24, "back": 24}, "inconclusive", "by 48 us"),
+    "a round trip later than both": (f"{TRIP} <= 40 ms", {"out": 24, "back": 23}, "fail", "not <= 40 ms"),
+    "a round trip is not late on others' links": (f"{TRIP} <= 40 ms", {"other": 90, "meter": 90}, "fail", ""),
+    "a lower bound": (f"{WAY} >= 20.025 ms", {"back": 9000}, "fail", "is 20.024 ms, not >= 20.025 ms"),
+    "a window missed at its lower end": (f"{WAY} between 20.1 ms and 21 ms", {"back": 9000}, "fail", "not betw"),
+    "a tolerance missed downwards": (f"{WAY} ~ 22 ms +- 1 ms", {"back": 9000}, "fail", "not 22 ms +- 1 ms"),
+    "a count": ("sensor-1.lost <= 137", {"out": 9000, "back": 9000}, "fail", "is 138, not <= 137"),
+    "a ratio": ("sensor-1->collector.loss_ratio <= 30 %", {"out": 9000}, "fail", "30.6667 %"),
+    "a delay that is infinite": (
+        "sensor-1->collector.one_way_delay.max < 1 s", {"out": 9000}, "fail", "infinite (a lost packet)",
+    ),
+    "late on the right side of a lower bound": (
+        f"sensor-1->collector.one_way_delay.min >= {WAY}", {"back": 4}, "inconclusive", "late by 4 us",
+    ),
+    "late on the wrong side of a lower bound": (
+        f"sensor-1->collector.one_way_delay.min >= {WAY}", {"out": 900}, "fail", "is 20.024 ms",
+    ),
+    "late, and taken twice": (f"sensor-1.duration >= 12.511 x {TRIP}", {"out": 9, "back": 9}, "inconclusive", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_lateness_excuses_an_upper_bound_on_time_and_nothing_else(name: str) -> None:
+    text, p99_us, outcome, reason = ROWS[name]
+    run = good_run()
+    late(run, **p99_us)
+    run.expect(text)
+    verdict = run.judged.verdicts[-1]
+    assert verdict.outcome == outcome and reason in verdict.reason, verdict
+
+
+def test_where_no_link_is_watched_the_canary_speaks_for_the_machine() -> None:
+    run = good_run()
+    late(run, canary=1000)
+    run.expect("meter.lamp.duration < 1 ms")  # the lamp took 1 ms; its host's links were punctual
+    before = run.judged.verdicts[-1]
+    assert before.outcome == "fail"
+    run.unlink()
+    after = run.judged.verdicts[-1]
+    assert after.outcome == "inconclusive" and "late by 1 ms" in after.reason
+
+
+def test_a_verdict_that_lateness_leaves_open_says_what_to_change() -> None:
+    run = good_run()
+    run.expect(f"{WAY} <= 20 ms")
+    assert "try a less busy machine, a `rate` on the link, or a wider bound" in run.judged.reason
+    assert run.judged.outcome == "inconclusive"
