@@ -15,6 +15,7 @@ from testbed.errors import CommandNotFound, EngineError
 
 LAST_WORDS_BYTES = 4096
 LOOK_S, LOOK_LONGER_S = 0.002, 0.05
+BEGINS_S = 180.0  # from the start of a program until Docker knows its process id
 SETTLES_S = 30.0  # from the end of a program's output until Docker knows its exit status
 
 
@@ -146,6 +147,9 @@ def start(
         stream = api.take_over(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
         try:
             pid = _begun(api, exec_id)
+        except EngineError as problem:
+            stream.close()
+            raise EngineError(f"{doing}: {problem}") from problem
         except BaseException:
             stream.close()
             raise
@@ -162,11 +166,13 @@ def start(
 
 def _begun(api: Api, exec_id: str) -> int:
     """The process id on the daemon's machine, once it runs or ran; 0 if it could not be started."""
-    pause = LOOK_S
+    deadline, pause = time.monotonic() + BEGINS_S, LOOK_S
     while True:
         found = api.exec_inspect(exec_id)
         if found["Pid"] or found["ExitCode"] is not None:
             return int(found["Pid"])
+        if time.monotonic() > deadline:
+            raise EngineError(f"Docker did not start it within {BEGINS_S:g} s")
         time.sleep(pause)
         pause = min(2 * pause, LOOK_LONGER_S)
 

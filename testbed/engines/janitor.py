@@ -22,7 +22,7 @@ from testbed.engines.docker_client import connect
 from testbed.engines.docker_owner import remove_until_quiet
 from testbed.errors import TestbedError
 
-QUIET_S, IN_FLIGHT_S = 1.0, 10.0
+QUIET_S, IN_FLIGHT_S = 1.0, 5.0
 TRY_AGAIN_S, TRIES = 1.0, 60
 READY, DONE = b"ready\n", "done"
 
