@@ -101,7 +101,7 @@ def asking(what: str) -> Iterator[None]:
     except docker.errors.APIError as problem:
         raise EngineError(f"{what}: Docker answered {problem.status_code}: {explanation(problem)}") from problem
     except (OSError, docker.errors.DockerException) as problem:  # requests' exceptions are OSErrors
-        raise EngineError(f"{what}: {_cause(problem)}") from problem
+        raise EngineError(f"{what}: the Docker daemon cannot be reached: {_cause(problem)}") from problem
 
 
 def explanation(problem: docker.errors.APIError) -> str:

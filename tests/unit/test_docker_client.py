@@ -32,7 +32,12 @@ def api_error(status: int, text: str) -> docker.errors.APIError:
 def test_what_docker_answers_becomes_an_engine_error_with_its_words() -> None:
     with pytest.raises(EngineError, match=r"^doing it: Docker answered 409: it is in use$"), asking("doing it"):
         raise api_error(409, "it is in use\n")
-    with pytest.raises(EngineError, match=r"^doing it: Connection reset by peer$"), asking("doing it"):
+    with (
+        pytest.raises(
+            EngineError, match=r"^doing it: the Docker daemon cannot be reached: Connection reset by peer$"
+        ),
+        asking("doing it"),
+    ):
         try:
             raise ConnectionResetError(104, "Connection reset by peer")
         except OSError as cause:
