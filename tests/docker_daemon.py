@@ -125,7 +125,8 @@ def keep(directory: Path) -> None:
     dockerd = subprocess.Popen(
         ["dockerd", "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
          "--pidfile", str(directory / "pid"), "--host", f"unix://{directory}/socket",
-         "--cgroup-parent", f"/{group}", "--storage-driver", _storage(directory)],
+         "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{group}",
+         "--storage-driver", _storage(directory)],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log,
     )  # fmt: skip
     try:

@@ -36,7 +36,7 @@ from testbed.engines.docker_lifeline import Lifeline
 from testbed.engines.docker_process import DockerChannel, DockerProcess
 from testbed.engines.holder import holder_elf
 from testbed.engines.janitor import IN_FLIGHT_S
-from testbed.errors import EngineError
+from testbed.errors import EngineError, HostError
 from testbed.plan.types import Host, Network, Plan
 
 __all__ = ["DockerEngine", "daemon_answers", "sweep"]
@@ -185,6 +185,11 @@ class DockerEngine:
         with asking("asking the Docker daemon what it is"):
             info = self._api.info()
         security = " ".join(info["SecurityOptions"] or [])
+        if "name=userns" in security:
+            raise HostError(
+                "starting the agent's container: this daemon maps users (userns-remap), so the agent could not "
+                "reach into hosts; use a daemon without that, or --engine namespaces"
+            )
         options: dict[str, Any] = {"security_opt": []}
         options["security_opt"] += ["apparmor=unconfined"] if "name=apparmor" in security else []
         options["security_opt"] += ["label=disable"] if "name=selinux" in security else []

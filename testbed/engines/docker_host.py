@@ -27,12 +27,17 @@ def bridge_name(run: str, number: int) -> str:
 
 
 def network_options(network: Network, bridge: str) -> dict[str, Any]:
-    """For a bridge that leads nowhere else: no address translation out of it, and a device that we can name."""
+    """For a bridge that leads nowhere else: no address translation out of it, and a device that we can name.
+
+    What a daemon's own settings might change is said as well, so that a network is the same everywhere.
+    """
     return {
         "driver": "bridge",
         "options": {
             "com.docker.network.bridge.name": bridge,
             "com.docker.network.bridge.enable_ip_masquerade": "false",
+            "com.docker.network.bridge.enable_icc": "true",
+            "com.docker.network.driver.mtu": "1500",
         },
         "ipam": {
             "Driver": "default",

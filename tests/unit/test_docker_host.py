@@ -89,6 +89,8 @@ def test_a_network_leads_nowhere_and_has_the_plans_addresses() -> None:
     assert options["options"] == {
         "com.docker.network.bridge.name": "tb12345678n0",
         "com.docker.network.bridge.enable_ip_masquerade": "false",
+        "com.docker.network.bridge.enable_icc": "true",
+        "com.docker.network.driver.mtu": "1500",
     }
     assert options["ipam"]["Config"] == [{"Subnet": "198.18.0.0/24", "Gateway": "198.18.0.1"}]
 
