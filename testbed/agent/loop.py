@@ -20,6 +20,7 @@ import testbed
 from testbed import linux
 from testbed.agent import baseline, counters, filters, links, namespaces, processes, sockets
 from testbed.agent.canary import Canary
+from testbed.agent.cpu_wait import CpuWait
 from testbed.agent.host import Host
 from testbed.conditions.fate import FATE_VERSION
 from testbed.errors import CapabilityError, ConditionError, EngineError, TestbedError
@@ -37,7 +38,7 @@ class Agent:
     def __init__(self, the_links: links.Links | None = None) -> None:
         self.hosts: dict[str, Host] = {}
         self.links = the_links or links.Links()
-        self.canary = Canary()
+        self.canary, self.cpu_wait = Canary(), CpuWait({})
         self.run_goes_on = False
         self._doors: list[str] = []
 
@@ -96,7 +97,7 @@ class Agent:
     def set_conditions(self, request: Json) -> Json:
         wanted = links.decide(request["seed"], request["links"], self.hosts)
         answer = self.links.set(wanted, self.hosts)
-        self.canary, self.run_goes_on = Canary(), True
+        self.canary, self.cpu_wait, self.run_goes_on = Canary(), CpuWait(self.hosts), True
         return answer
 
     def lookup(self, request: Json) -> Json:
@@ -116,7 +117,8 @@ class Agent:
 
     def check(self, _: Json) -> Json:
         self.run_goes_on = False
-        return {**self.links.check(), "canary_p99_ns": self.canary.p99_ns()}
+        late = {"canary_p99_ns": self.canary.late.p99_ns(), "cpu_wait_p99_ns": self.cpu_wait.p99_ns()}
+        return {**self.links.check(), **late}
 
     def ledger(self, request: Json) -> Json:
         piece, following = self.links.ledger(request["offset"])
@@ -202,6 +204,7 @@ class Loop:
     def _wait(self) -> list[int]:
         descriptors = [self._source, self._stop]
         if self._agent.run_goes_on:
+            self._agent.cpu_wait.look(time.monotonic_ns())
             return self._agent.canary.wait(descriptors)
         return select.select(descriptors, [], [], min(1.0, self._alive_every_s, self._silence_s))[0]
 

@@ -257,7 +257,7 @@ class _FakeChannel:
         return {"sent": [process.pid]}
 
     def _check(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"problems": [], "hosts": {}, "links": {}, "ring": {}, "canary_p99_ns": 0}
+        return {"problems": [], "hosts": {}, "links": {}, "ring": {}, "canary_p99_ns": 0, "cpu_wait_p99_ns": {}}
 
     def _ledger(self, _: dict[str, Any]) -> dict[str, Any]:
         from testbed.measure.ledger import Writer

@@ -102,7 +102,7 @@ def ordered(left: Found, operator: str, right: Found) -> Result:
         spared = (a - late.late_ns, b) if late is left else (a, b - late.late_ns)
         if COMPARE[operator](*spared):
             return "inconclusive", (
-                f"{reason}; the network itself may have made it late by {shown(late.late_ns, 'time')}: try "
+                f"{reason}; this machine may have made it late by {shown(late.late_ns, 'time')}: try "
                 "a less busy machine, a `rate` on the link, or a wider bound"
             )
     return "fail", reason

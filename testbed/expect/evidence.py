@@ -144,7 +144,8 @@ class Evidence:
         """What the network's own lateness may have added to a time that this member measured.
 
         Of a link: its p99. Of a program: the sum over both directions between its host and that peer for which
-        it is largest. If no link concerns it: what a process on this machine that sleeps 1 ms at a time saw.
+        it is largest, and the time that programs of either host waited for a processor. If no link concerns it:
+        what a process on this machine that sleeps 1 ms at a time saw, and its own host's wait.
         """
         if member.link is not None:
             return self._late_ns(member.link.id)
@@ -152,8 +153,11 @@ class Evidence:
         for link in self.plan.links:
             if member.host in (link.source, link.target):
                 peer = link.target if link.source == member.host else link.source
-                of_peer[peer] = of_peer.get(peer, 0) + self._late_ns(link.id)
-        return max(of_peer.values(), default=self.records.proof.canary_p99_ns)
+                of_peer[peer] = of_peer.get(peer, self._waited_ns(peer)) + self._late_ns(link.id)
+        return self._waited_ns(member.host) + max(of_peer.values(), default=self.records.proof.canary_p99_ns)
+
+    def _waited_ns(self, host: str) -> int:
+        return int(self.records.proof.end.get("cpu_wait_p99_ns", {}).get(host, 0))
 
     def _late_ns(self, link_id: str) -> int:
         reported = self.records.proof.end.get("links", {}).get(link_id, {})

@@ -11,7 +11,14 @@ WAY, TRIP = "collector->sensor-1.one_way_delay.max", "sensor-1.round_trip_delay.
 
 
 def late(run: Case, **p99_us: int) -> None:
-    """Lateness of the way out, of the way back, of the meter's way out, of the canary; of all others none."""
+    """Lateness of the way out, of the way back, of the meter's way out, of the canary; of all others none.
+
+    And how long the programs of three hosts waited for a processor: the client's, its server's, another's.
+    """
+    hosts = {"cpu": "sensor-1", "cpu_peer": "collector", "cpu_other": "sensor-2"}
+    run.records.proof.end["cpu_wait_p99_ns"] = {
+        host: p99_us.pop(name, 0) * MICROSECOND for name, host in hosts.items()
+    }
     for link in run.plan.links:
         run.lateness(link.id, 0)
     run.records.proof.canary_p99_ns = p99_us.pop("canary", 0) * MICROSECOND
@@ -36,6 +43,12 @@ ROWS: dict[str, tuple[str, dict[str, int], str, str]] = {
     "a round trip is late both ways": (f"{TRIP} <= 40 ms", {"out": 24, "back": 24}, "inconclusive", "by 48 us"),
     "a round trip later than both": (f"{TRIP} <= 40 ms", {"out": 24, "back": 23}, "fail", "not <= 40 ms"),
     "a round trip is not late on others' links": (f"{TRIP} <= 40 ms", {"other": 90, "meter": 90}, "fail", ""),
+    "a program that waited for a processor": (f"{TRIP} <= 40 ms", {"cpu": 48}, "inconclusive", "by 48 us"),
+    "a peer that waited for one": (f"{TRIP} <= 40 ms", {"cpu_peer": 48}, "inconclusive", "by 48 us"),
+    "wait and wire together": (f"{TRIP} <= 40 ms", {"cpu": 20, "cpu_peer": 20, "out": 8}, "inconclusive", "48 us"),
+    "wait and wire, not enough": (f"{TRIP} <= 40 ms", {"cpu": 20, "cpu_peer": 20, "out": 7}, "fail", "not <="),
+    "somebody else waited": (f"{TRIP} <= 40 ms", {"cpu_other": 9000}, "fail", "not <= 40 ms"),
+    "the wire does not wait for programs": (f"{WAY} <= 20 ms", {"cpu": 900, "cpu_peer": 900}, "fail", "not <="),
     "a lower bound": (f"{WAY} >= 20.025 ms", {"back": 9000}, "fail", "is 20.024 ms, not >= 20.025 ms"),
     "a window missed at its lower end": (f"{WAY} between 20.1 ms and 21 ms", {"back": 9000}, "fail", "not betw"),
     "a tolerance missed downwards": (f"{WAY} ~ 22 ms +- 1 ms", {"back": 9000}, "fail", "not 22 ms +- 1 ms"),

@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from testbed.agent import canary, counters, namespaces, processes, sockets
+from testbed.agent import canary, counters, cpu_wait, namespaces, processes, sockets
 from testbed.agent.host import Host
 from testbed.errors import EngineError
 
@@ -321,17 +322,17 @@ def test_a_host_that_is_gone_is_an_error_and_not_a_missing_command() -> None:
 # the canary
 
 
-def test_canary_percentile_is_rounded_up_to_its_step() -> None:
-    bird = canary.Canary()
-    assert bird.p99_ns() == 0
+def test_a_percentile_is_rounded_up_to_its_step() -> None:
+    late = canary.Lateness(step_ns=10_000)
+    assert late.p99_ns() == 0
     for late_ns in [*range(0, 99 * 1000, 1000), 5_000_000]:
-        bird.add(late_ns)
-    assert bird.p99_ns() == 100_000  # of a hundred samples one may be later
-    bird.add(6_000_000)
-    assert bird.p99_ns() == 5_010_000
-    bird.add(-5)
-    bird.add(10**12)
-    assert max(bird._counts) == 10_000
+        late.add(late_ns)
+    assert late.p99_ns() == 100_000  # of a hundred samples one may be later
+    late.add(6_000_001)
+    assert late.p99_ns() == 5_000_000
+    late.add(-5)
+    late.add(10**12)
+    assert max(late._counts) == 10_000
 
 
 def test_canary_counts_only_sleeps_that_were_not_cut_short() -> None:
@@ -339,10 +340,45 @@ def test_canary_counts_only_sleeps_that_were_not_cut_short() -> None:
     reader, writer = os.pipe()
     try:
         assert bird.wait([reader]) == []
-        assert sum(bird._counts.values()) == 1
+        assert sum(bird.late._counts.values()) == 1
         os.write(writer, b"!")
         assert bird.wait([reader]) == [reader]
-        assert sum(bird._counts.values()) == 1
+        assert sum(bird.late._counts.values()) == 1
     finally:
         os.close(reader)
         os.close(writer)
+
+
+# the wait for a processor
+
+
+def looked_at(host: Host, processors: set[int], programs: int) -> int:
+    """The wait of a host, looked at for half a second, whose busy programs share these processors."""
+    busy = "import os, sys\nos.sched_setaffinity(0, eval(sys.argv[1]))\nwhile True: pass"
+    wait = cpu_wait.CpuWait({host.name: host})
+    running = [subprocess.Popen([sys.executable, "-c", busy, repr(processors)]) for _ in range(programs)]
+    try:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            wait.look(time.monotonic_ns())
+            time.sleep(0.002)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return wait.p99_ns()[host.name]
+
+
+def test_programs_that_share_a_processor_wait_for_it_and_that_is_seen() -> None:
+    here = Host("here", os.getpid(), (), (), (), {}, pid_ns=namespaces.identity(os.getpid(), "pid"))
+    one = min(os.sched_getaffinity(0))
+    assert looked_at(here, {one}, 3) >= 2_000_000, "two thirds of the time each of three waits"
+
+
+def test_the_wait_of_processes_elsewhere_is_not_a_hosts() -> None:
+    elsewhere = Host("elsewhere", 1, (), (), (), {}, pid_ns=(0, 0))
+    assert looked_at(elsewhere, {min(os.sched_getaffinity(0))}, 3) == 0
+
+
+def test_nobody_waits_in_a_host_without_programs() -> None:
+    assert cpu_wait.CpuWait({"a": Host("a", 1, (), (), (), {})}).p99_ns() == {"a": 0}
