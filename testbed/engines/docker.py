@@ -84,8 +84,11 @@ class DockerEngine:
         """Raises HostError if there is no daemon or no way to get an image, EngineError for the rest."""
         self._connection = connect(self._host)
         self._lifeline = Lifeline(self.run, self._host)
-        for gone in docker_owner.sweep(self._api):
-            self._say(f"removed what a dead run left: {gone}")
+        try:
+            for gone in docker_owner.sweep(self._api):
+                self._say(f"removed what a dead run left: {gone}")
+        except EngineError as problem:  # somebody holds on to it: no reason not to run
+            self._say(f"could not remove what a dead run left: {problem}")
         self._image = node_image(self._api, self._say)
         self._lifeline.await_ready()
         self._channel = self._start_agent()
@@ -139,8 +142,9 @@ class DockerEngine:
 
     def entrance(self, host: str) -> str:
         """A shell command that enters the host. Raises EngineError if the host is not there."""
+        self._container(host)
         at = f"-H {self._host} " if self._host else ""
-        return f"docker {at}exec -it {self._container(host) and self._named(host)} sh"
+        return f"docker {at}exec -it {self._named(host)} sh"
 
     def describe(self) -> dict[str, Any]:
         """What ran this: the daemon, its machine, our image and limits. Raises EngineError."""

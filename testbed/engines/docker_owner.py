@@ -27,7 +27,7 @@ AGENT = "agent"  # the value of ROLE by which a run elsewhere is known to be ali
 
 REMOVERS = 8  # containers removed at a time
 PAUSE_S = 0.1
-GIVE_UP_S = 60.0
+GIVE_UP_S, SWEEP_GIVES_UP_S = 60.0, 5.0
 UNATTENDED_S = 120.0  # an agent of a run elsewhere is started well within this, and ends within half of it
 
 
@@ -118,7 +118,7 @@ def sweep(api: Api) -> list[str]:
     for run, objects in runs.items():
         now_s = now_s or _daemon_now(api)
         if not is_alive(objects, now_s):
-            removed += remove_until_quiet(api, run, lambda _: 0.0)
+            removed += remove_until_quiet(api, run, lambda _: 0.0, give_up_s=SWEEP_GIVES_UP_S)
     return removed
 
 
@@ -131,7 +131,9 @@ def is_alive(objects: Iterable[Found], now_s: float) -> bool:
     """
     objects = list(objects)
     marks = objects[0].labels
-    if (marks.get(BOOT), marks.get(PIDS)) == (_boot(), _pid_namespace()) and _boot():
+    if not marks.get(PID, "").isdigit() or not {BOOT, PIDS, STARTED} <= set(marks):
+        return True  # labelled by somebody else: not ours to judge
+    if (marks[BOOT], marks[PIDS]) == (_boot(), _pid_namespace()) and _boot():
         return _process_lives(int(marks[PID]), marks[STARTED])
     if any(o.labels.get(ROLE) == AGENT and o.running for o in objects):
         return True

@@ -21,6 +21,7 @@ from testbed.engines import docker_owner
 from testbed.engines.api import AddressTaken
 from testbed.engines.docker import DockerEngine, sweep
 from testbed.engines.docker_client import Api, api_closed, connect
+from testbed.engines.docker_image import node_image
 from testbed.errors import TestbedError
 from tests.docker_daemon import on_its_machine
 from tests.system.docker_lab import (
@@ -220,6 +221,26 @@ def test_the_next_run_sweeps_what_a_killed_janitor_could_not(docker_daemon: str,
     assert f"removed what a dead run left: container testbed-{run}-h0" in said
     assert docker_owner.find(api, run) == []
     assert up.run("left", "true").exit == 0, "the other live run is still there"
+
+
+def test_what_cannot_be_swept_is_told_and_holds_nobody_up(
+    docker_daemon: str, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_owner, "SWEEP_GIVES_UP_S", 0.5)
+    dead = docker_owner.labels("held") | {docker_owner.STARTED: "1"}
+    api.create_network("testbed-held-n", labels=dead)
+    config = api.create_host_config(network_mode="testbed-held-n")
+    holder = api.create_container(node_image(api, lambda _: None), ["sleep", "99"], host_config=config)["Id"]
+    said: list[str] = []
+    engine = DockerEngine(host=docker_daemon, say=said.append)
+    try:
+        api.start(holder)
+        engine.open()
+        assert any("could not remove" in line and "network testbed-held-n" in line for line in said), said
+    finally:
+        engine.down()
+        api.remove_container(holder, force=True)
+        assert sweep(api) == ["network testbed-held-n"]
 
 
 def test_a_run_of_another_boot_or_container_is_dead_when_its_agent_is_and_it_is_old(

@@ -155,6 +155,13 @@ def test_an_owner_elsewhere_is_judged_by_its_agent_and_its_age(mark: str) -> Non
     assert is_alive([old, young], 1099 + owner.UNATTENDED_S), "it may be about to start its agent"
 
 
+@pytest.mark.parametrize("without", [owner.PID, owner.BOOT, owner.PIDS, owner.STARTED])
+def test_what_does_not_say_whose_it_is_is_left_alone(without: str) -> None:
+    marks = {k: v for k, v in ({owner.RUN: "r"} | ELSEWHERE).items() if k != without}
+    assert is_alive([found(marks)], 1e12)
+    assert is_alive([found(marks | {owner.PID: "somebody"})], 1e12)
+
+
 def test_objects_are_found_by_label_containers_first() -> None:
     daemon = Daemon()
     whole_run(daemon, {owner.RUN: "r1"} | ELSEWHERE)
