@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from testbed.expect.evaluate import Evaluator
-from testbed.expect.evidence import Evidence, ending
+from testbed.expect.evidence import Evidence, died, ending
 from testbed.expect.grammar import GrammarError, parse
 from testbed.expect.names import Names, Unknown, exits_named
 from testbed.expect.syntax import Parsed
@@ -59,13 +59,17 @@ def _merged(verdicts: Sequence[Verdict], faults: Sequence[Fault]) -> Judgement:
 
 
 def _as_the_file_says(ends: Ends, judgement: Judgement) -> Judgement:
-    """A file that must not pass passes by ending as it says, for the reason that it says."""
+    """A file that must not pass passes by ending as it says, for the reason that it says.
+
+    An error or a skip that it does not ask for stays what it is: `fail` is the program's alone.
+    """
     if ends.outcome == "pass" or judgement.outcome == "skip":
         return judgement
     wanted = f"the file says that it ends as {ends.outcome} because of {ends.text!r}"
     if judgement.outcome != ends.outcome:
+        outcome: Outcome = "error" if judgement.outcome == "error" else "fail"
         return replace(
-            judgement, outcome="fail", reason=f"{wanted}; it ended as {judgement.outcome}: {judgement.reason}"
+            judgement, outcome=outcome, reason=f"{wanted}; it ended as {judgement.outcome}: {judgement.reason}"
         )
     reasons = [judgement.reason, *(v.reason for v in judgement.verdicts if v.outcome == ends.outcome)]
     if not any(ends.text in reason for reason in reasons):
@@ -118,12 +122,13 @@ class _Court:
         return self._weighed(verdict, self._concerned(parsed), explicit=True)
 
     def _evaluated(self, parsed: Parsed) -> tuple[Outcome, str]:
-        """What does not hold in a run in which a program could not do its part shows nothing."""
+        """What does not hold of a program that could not do its part, or of its host and links, shows nothing."""
         outcome, reason = self.evaluator.evaluate(parsed)
         if outcome not in ("pass", "skip"):
+            concerned = self._concerned(parsed)
             for program in self.plan.programs:
                 unsupported = self.evidence.report(program).unsupported
-                if unsupported:
+                if unsupported and self._touches(Fault("skip", program.host, unsupported), concerned):
                     return "skip", f"{program.id} says: {unsupported}; {reason}"
         return outcome, reason
 
@@ -153,13 +158,16 @@ class _Court:
 
     def _implied(self, program: Program) -> tuple[Outcome, str]:
         record = self.records.programs[program.id]
-        unsupported = self.evidence.report(program).unsupported
-        if unsupported:
-            return "skip", f"{program.id} says: {unsupported}"
         if record.never_ready:
             return "fail", f"{program.id} did not get ready: {record.never_ready}{_last_words(record.stderr)}"
         if record.started_ns is None:
-            return "inconclusive", f"{program.id} was never started: {self.evidence.why_not_started(program)}"
+            why = self.evidence.why_not_started(program)
+            if not why:  # then we should have started it
+                return "error", f"{program.id} was never started, and nothing on record kept it from starting"
+            return "inconclusive", f"{program.id} was never started: {why}"
+        unsupported = self.evidence.report(program).unsupported
+        if unsupported and not died(program, record):
+            return "skip", f"{program.id} says: {unsupported}"
         how = f"{program.id} {ending(program, record)}"
         if program.kind == "run":
             good = record.exit == 0 and not record.stopped

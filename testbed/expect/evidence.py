@@ -138,7 +138,7 @@ class Evidence:
                 return f"{other_id} did not get ready"
             if event == "ended" and other.exit != 0:
                 return f"{other_id} {ending(self.plan.program(other_id), other)}"
-        return self.records.fail or "nothing on record kept it from starting"
+        return self.records.fail
 
     def lateness_ns(self, member: Member) -> int:
         """What the network's own lateness may have added to a time that this member measured.
@@ -161,7 +161,8 @@ class Evidence:
 
     def _late_ns(self, link_id: str) -> int:
         reported = self.records.proof.end.get("links", {}).get(link_id, {})
-        return int(reported.get("lateness_p99_ns", 0))
+        late_ns = reported.get("lateness_p99_ns")
+        return self.links[link_id].lateness_p99_ns() if late_ns is None else int(late_ns)
 
 
 def _declared(metric: Metric) -> Declared:

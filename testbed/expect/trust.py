@@ -40,6 +40,9 @@ def _incomplete(plan: Plan, records: Records) -> Iterator[str]:
     for program in plan.programs:
         if records.programs and program.id not in records.programs:
             yield f"{program.id} is not in the records"
+    outside = [f for f in records.ledger if not records.started_ns <= f.in_ns <= records.ended_ns]
+    if outside:
+        yield f"{len(outside)} frames of the ledger came in before the run began or after it ended"
     for host in plan.hosts:
         if records.programs and host.name not in records.kernel:
             yield f"the kernel counters of {host.name} are not in the records"
@@ -89,7 +92,7 @@ def _miscounted(link_id: str, frames: list[Frame], counted: dict[str, int]) -> I
 
 def ledger_disagrees(plan: Plan, ledger: Iterable[Frame]) -> list[str]:
     """Where the ledger contradicts itself or the dice of its plan, one line for each link at most."""
-    links = {link.id: link for link in plan.links}
+    links = {link.id: link for link in [*plan.links, *_group_links(plan)]}
     frames: defaultdict[str, list[Frame]] = defaultdict(list)
     for frame in ledger:
         frames[frame.link].append(frame)
@@ -104,6 +107,20 @@ def ledger_disagrees(plan: Plan, ledger: Iterable[Frame]) -> list[str]:
     return found
 
 
+def _group_links(plan: Plan) -> Iterator[Link]:
+    """Links that nobody asked for and that are there all the same.
+
+    As soon as one pair of a host on a network goes through the wire, its multicast and broadcast do, to every
+    host on that network, also to those to which nothing was asked to happen: and to these nothing does.
+    """
+    asked = {link.id for link in plan.links}
+    for source, network in sorted({(link.source, link.network) for link in plan.links}):
+        for host in plan.hosts:
+            link_id = f"{source}->{host.name} over {network}"
+            if host.name != source and link_id not in asked and any(i.network == network for i in host.interfaces):
+                yield Link(link_id, source, host.name, network, Condition(), "", 0)
+
+
 def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
     yield from _out_of_order(frames)
     wait_ns = _longest_wait_ns(link.condition, max(frame.size_bytes for frame in frames))
@@ -112,8 +129,10 @@ def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
     for frame in frames:
         if not frame.copy:
             flows[frame.flow].append(frame)
-        elif copies.setdefault((frame.flow, frame.k), frame) is not frame:
-            yield f"{_name(frame)} has two copies"
+        elif (frame.flow, frame.k) in copies:
+            yield f"{_name(frame)} is there twice"
+        else:
+            copies[frame.flow, frame.k] = frame
     for flow, its in flows.items():
         its.sort(key=lambda frame: frame.k)
         yield from _misnumbered(its)
@@ -139,7 +158,8 @@ def _misnumbered(frames: list[Frame]) -> Iterator[str]:
     in_ns = frames[0].in_ns
     for number, frame in enumerate(frames):
         if frame.k != number:
-            what = "is there twice" if frame.k < number else f"follows on number {number - 1}"
+            behind = f"follows on number {number - 1}" if number else "is the first that is there"
+            what = "is there twice" if frame.k < number else behind
             yield f"{_name(frame)} {what}"
         if frame.in_ns < in_ns:
             yield f"{_name(frame)} came in before its predecessor"
@@ -159,9 +179,13 @@ def _against_dice(
         yield f"{_name(frame)} has the cause {frame.cause or 'delivered'}, and the dice {drawn}"
     if duplicated(draws, condition) != (copy is not None):
         yield f"{_name(frame)} has {'a' if copy else 'no'} copy, and the dice {'none' if copy else 'one'}"
-    for one in (frame, copy):
-        if one is not None:
-            yield from _untimely(link, one, draws, wait_ns)
+    yield from _untimely(link, frame, draws, wait_ns)
+    if copy is not None:
+        if copy.cause == "loss":
+            yield f"{_name(copy)} was lost, and a copy is not drawn for again"
+        if (copy.in_ns, copy.size_bytes) != (frame.in_ns, frame.size_bytes):
+            yield f"{_name(copy)} came in at another time or with another size than its original"
+        yield from _untimely(link, copy, draws, wait_ns)
 
 
 def _untimely(link: Link, frame: Frame, draws: Draws, wait_ns: int | None) -> Iterator[str]:

@@ -14,6 +14,7 @@ from itertools import groupby
 
 from testbed.measure.records import Frame
 from testbed.measure.samples import Counts, Dimension, Samples
+from testbed.measure.statistics import quantile
 
 LINK_METRICS: dict[str, Dimension] = {
     "sent": "number",
@@ -52,6 +53,11 @@ class LinkFrames:
     def unasked(self) -> int:
         """Frames, copies too, that the wire itself lost."""
         return sum(f.cause == "unasked" for f in self._frames)
+
+    def lateness_p99_ns(self) -> int:
+        """How long after they were due its frames left, at the 99th percentile; 0 if none left."""
+        late = sorted(f.sent_ns - f.due_ns for f in self._frames if f.sent_ns is not None and f.due_ns is not None)
+        return int(quantile(late, 99)) if late else 0
 
     def samples(self, name: str) -> Samples:
         """One of LINK_METRICS. Raises KeyError for another name."""

@@ -86,10 +86,30 @@ def lost_by_the_wire_and_sent(run: Case) -> None:
     run.change(run.find(OUT), cause="unasked")
 
 
+@rejected("error", "came in before the run began or after it ended")
+def the_ledger_of_another_time(run: Case) -> None:
+    hour = 3_600_000_000_000
+    for at, frame in enumerate(list(run.ledger)):
+        due_ns = None if frame.due_ns is None else frame.due_ns + hour
+        sent_ns = None if frame.sent_ns is None else frame.sent_ns + hour
+        run.change(at, in_ns=frame.in_ns + hour, due_ns=due_ns, sent_ns=sent_ns)
+
+
+@rejected("error", "a copy is not drawn for again")
+def a_copy_that_the_dice_lost(run: Case) -> None:
+    run.change(run.find(METER_OUT, copy=True), cause="loss", due_ns=None, sent_ns=None)
+    run.recount()
+
+
+@rejected("error", "with another size than its original")
+def a_copy_of_another_size(run: Case) -> None:
+    run.change(run.find(METER_OUT, copy=True), size_bytes=99_999)
+
+
 # ---------------------------------------------------------------- the ledger against itself
 
 
-@rejected("error", "number 1 of udp *1>9000 follows on number")
+@rejected("error", "number 1 of udp *1>9000 is the first that is there")
 def a_flow_that_does_not_begin_at_zero(run: Case) -> None:
     (at,) = (i for i, f in enumerate(run.ledger) if (f.link, f.k) == (OUT, 0))
     del run.ledger[at]

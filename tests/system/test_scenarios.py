@@ -52,6 +52,11 @@ def test_without_its_ends_it_exits_as_that_outcome(path: Path, namespaces_work: 
     assert done.stdout.splitlines()[-1].startswith(f"{kind}:")
 
 
+def test_a_broadcast_reaches_every_member_with_a_fate_of_its_own(engine: str, tmp_path: Path) -> None:
+    done = testbed("run", ROOT / "tests/system/broadcast.yaml", "--engine", engine, "--results", tmp_path)
+    assert done.returncode == 0, said(done)
+
+
 def test_every_scenario_is_proven_able_to_fail(namespaces_work: None, tmp_path: Path) -> None:
     done = testbed("prove", "scenarios/", "--engine", "namespaces", "--results", tmp_path, timeout_s=600)
     assert done.returncode == 0, said(done)
