@@ -70,9 +70,9 @@ def test_hosts_file(two: Plan) -> None:
         ("/usr", "/usr/bin/python3.12", ()),
         ("/usr/local", "/usr/local/bin/python3.12", ()),
         (
-            "/root/.pyenv/versions/3.12.1",
-            "/root/.pyenv/versions/3.12.1/bin/python3",
-            ("/root/.pyenv/versions/3.12.1",),
+            "/root/pythons/3.12.1",
+            "/root/pythons/3.12.1/bin/python3",
+            ("/root/pythons/3.12.1",),
         ),
         ("/opt/py", "/opt/tools/bin/python3", ("/opt/py", "/opt/tools/bin")),
         ("/usrlocal", "/usrlocal/bin/python3", ("/usrlocal",)),
