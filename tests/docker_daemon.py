@@ -126,7 +126,7 @@ def keep(directory: Path) -> None:
         ["dockerd", "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
          "--pidfile", str(directory / "pid"), "--host", f"unix://{directory}/socket",
          "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{group}",
-         "--storage-driver", _storage(directory), "--shutdown-timeout", "2"],
+         "--storage-driver", _storage(directory)],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log,
     )  # fmt: skip
     try:

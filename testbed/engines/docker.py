@@ -333,7 +333,11 @@ class DockerEngine:
         """A container's id."""
         with self._making("container", name):
             made = self._api.create_container(
-                name=name, labels=self._labels | more_labels, use_config_proxy=False, **options
+                name=name,
+                labels=self._labels | more_labels,
+                use_config_proxy=False,  # nothing of the caller's
+                stop_timeout=1,  # a holder is deaf: a daemon that shuts down need not wait for it
+                **options,
             )
         return str(made["Id"])
 
