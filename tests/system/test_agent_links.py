@@ -165,6 +165,7 @@ def test_without_links_there_is_no_wire_and_nothing_to_prove(build: Build) -> No
         assert agent.conditions(plan) == {"links": {}, "hosts": {}}
         proof = agent.check()
         assert proof["problems"] == []
+        assert set(proof["end"].pop("cpu_wait_p99_ns")) == {"a", "b"}
         assert proof["end"] == {"hosts": {}, "links": {}, "ring": {}}
         assert agent.ledger() == b""
 
