@@ -18,7 +18,7 @@ from testbed.agent.host import Host
 
 WINDOW_NS = 10_000_000  # short: the waits in one window are added up, though none of them was that long
 SEARCH_NS = 100_000_000  # how often new processes and threads are looked for
-SHARE = 50  # looking may take one part in so many of the time
+SHARE = 50  # looking may take one part in so many of the time, and searching five
 STEP_NS = 100_000
 
 
@@ -39,7 +39,9 @@ class CpuWait:
             return
         if now_ns >= self._search_ns:
             self._search()
-            self._search_ns = now_ns + SEARCH_NS
+            searched_ns = time.monotonic_ns()
+            self._search_ns = now_ns + max(SEARCH_NS, SHARE * (searched_ns - now_ns) // 5)
+            now_ns = searched_ns
         longest = dict.fromkeys(self._waits, 0)
         seen: dict[str, int] = {}
         for path, host in self._host_of_path.items():

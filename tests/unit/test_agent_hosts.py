@@ -353,12 +353,12 @@ def test_canary_counts_only_sleeps_that_were_not_cut_short() -> None:
 
 
 def looked_at(host: Host, processors: set[int], programs: int) -> int:
-    """The wait of a host, looked at for half a second, whose busy programs share these processors."""
+    """The wait of a host, looked at for a second, whose busy programs share these processors."""
     busy = "import os, sys\nos.sched_setaffinity(0, eval(sys.argv[1]))\nwhile True: pass"
     wait = cpu_wait.CpuWait({host.name: host})
     running = [subprocess.Popen([sys.executable, "-c", busy, repr(processors)]) for _ in range(programs)]
     try:
-        until = time.monotonic() + 0.5
+        until = time.monotonic() + 1
         while time.monotonic() < until:
             wait.look(time.monotonic_ns())
             time.sleep(0.002)
