@@ -6,9 +6,10 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -50,11 +51,9 @@ def main() -> None:
     try:
         cli.main(standalone_mode=True)
     except Interrupted as problem:
-        print(f"interrupted by {problem}; everything was torn down", file=sys.stderr)
+        left = "; ".join(getattr(problem, "__notes__", [])) or "everything was torn down"
+        print(f"interrupted by {problem}; {left}", file=sys.stderr)
         sys.exit(128 + problem.number)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
 
 
 def _errors_shown(command: Command) -> Command:
@@ -69,6 +68,12 @@ def _errors_shown(command: Command) -> Command:
             sys.exit(COMMANDS_LINE_WRONG)
         except TestbedError as problem:
             click.echo(f"error: {problem}", err=True)
+            sys.exit(EXIT_STATUS["error"])
+        except BrokenPipeError:  # whoever read our output has gone; click would make it status 1, a failed program
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        except Exception:  # a defect of ours is never status 1
+            traceback.print_exc()
             sys.exit(EXIT_STATUS["error"])
 
     return wrapped  # type: ignore[return-value]
@@ -109,9 +114,8 @@ names_argument = click.argument("names", metavar="FILE|NAME...", nargs=-1, requi
 @_errors_shown
 def run(names: Sequence[str], engine: str, seed: int | None, results: Path, keep: bool, strict: bool) -> None:
     """Run scenarios and judge them; exits with the outcome's status."""
-    outcomes = []
-    for path in _found(names):
-        outcomes.append(_run_one(path, engine, seed, results, keep, strict))
+    paths = _sound(names)
+    outcomes = [_safely(path, partial(_run_one, path, engine, seed, results, keep, strict)) for path in paths]
     if len(outcomes) > 1:
         _summary(outcomes)
     sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in outcomes])])
@@ -167,7 +171,7 @@ def plan_command(names: Sequence[str], seed: int | None) -> None:
 def prove(names: Sequence[str], engine: str, seed: int | None, results: Path, strict: bool) -> None:
     """Apply each of a file's `fails_when` and demand that the run then fails."""
     lines: list[tuple[str, Outcome]] = []
-    for path in _found(names):
+    for path in _sound(names):
         lines += _prove_one(path, engine, seed, results, strict)
     _summary(lines)
     sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in lines])] if lines else 0)
@@ -182,7 +186,8 @@ def judge_command(directory: Path, mended: Path | None) -> None:
     from testbed.judge import judge
     from testbed.results import Results
 
-    plan, records = Results(directory.resolve()).load()
+    kept = Results(directory.resolve())
+    plan, records = kept.load()
     if mended is not None:
         from testbed import scenario as room
         from testbed.plan import plan as make_plan
@@ -254,7 +259,6 @@ def _run_one(
     from testbed import scenario as room
     from testbed.progress import Progress
 
-    _refuse_problems(path)
     scenario = room.load(path)
     _listen()  # again: with --keep, the Ctrl-C that ended the run before this one shut them off
     with Progress() as progress:
@@ -267,6 +271,15 @@ def _run_one(
     return path.stem, done.judgement.outcome
 
 
+def _safely(path: Path, run: Callable[[], tuple[str, Outcome]]) -> tuple[str, Outcome]:
+    """One scenario's error does not keep the others from being run."""
+    try:
+        return run()
+    except TestbedError as problem:
+        click.echo(f"error: {problem}", err=True)
+        return path.stem, "error"
+
+
 def _prove_one(
     path: Path, engine: str, seed: int | None, results: Path, strict: bool
 ) -> list[tuple[str, Outcome]]:
@@ -274,7 +287,6 @@ def _prove_one(
     from testbed import scenario as room
     from testbed.progress import Progress
 
-    _refuse_problems(path)
     text, scenario = path.read_text(encoding="utf-8"), room.load(path)
     lines: list[tuple[str, Outcome]] = []
     for name, patch in scenario.fails_when.items():
@@ -372,10 +384,17 @@ def _problems(path: Path) -> list[Problem]:
     return sorted(found)
 
 
-def _refuse_problems(path: Path) -> None:
-    wrong = [problem for problem in _problems(path) if not problem.warning]
+def _refuse_problems(*paths: Path) -> None:
+    wrong = [problem for path in paths for problem in _problems(path) if not problem.warning]
     if wrong:
         raise ScenarioError(wrong)
+
+
+def _sound(names: Sequence[str]) -> list[Path]:
+    """The files meant, all of them without a problem: nothing runs while one of them is wrong."""
+    paths = _found(names)
+    _refuse_problems(*paths)
+    return paths
 
 
 def _print_problems(problems: Sequence[Problem]) -> None:

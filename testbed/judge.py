@@ -33,13 +33,17 @@ def _judge(plan: Plan, records: Records) -> Judgement:
     if records.error:
         return Judgement("error", records.error, ())
     if records.skip:
-        return Judgement("skip", records.skip, ())
+        return (
+            Judgement("error", records.leftovers, ()) if records.leftovers else Judgement("skip", records.skip, ())
+        )
     doubts = distrust(plan, records)
     if doubts:
         return Judgement("error", "; ".join(doubts), ())
     court = _Court(plan, records)
     verdicts = tuple(court.verdicts())
-    return _merged(verdicts, court.faults)
+    # What we left behind is our error, and takes nothing from what was found out before.
+    leftovers = [Fault("error", "", records.leftovers)] if records.leftovers else []
+    return _merged(verdicts, [*court.faults, *leftovers])
 
 
 def _merged(verdicts: Sequence[Verdict], faults: Sequence[Fault]) -> Judgement:

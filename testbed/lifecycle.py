@@ -72,11 +72,16 @@ class Lifecycle:
             life.state, life.record.ready_ns = "ready", now_ns
 
     def ended(self, id: str, exit: int | str, now_ns: int) -> None:
+        """`now_ns` is when it ended, not when we saw it: what we did in between was done to nobody."""
         life = self._lives[id]
-        life.record.ended_ns = now_ns
-        life.record.exit = "timeout" if life.timed_out else exit
-        if life.program.kind == "serve" and life.state == "running" and not life.record.never_ready:
-            life.record.never_ready = f"it ended with {exit} before it was ready"
+        record, began_ns = life.record, life.record.started_ns or 0
+        record.ended_ns = now_ns
+        late = life.timed_out and now_ns - began_ns > life.program.timeout_ns
+        record.exit = "timeout" if late else exit
+        if life.stop_sent_ns is not None and now_ns < life.stop_sent_ns:
+            record.stopped = False
+        if life.program.kind == "serve" and life.state == "running" and not record.never_ready:
+            record.never_ready = f"it ended with {exit} before it was ready"
         life.state = "ended"
 
     # what to ask about
@@ -136,14 +141,14 @@ class Lifecycle:
                 if life.why_blocked:
                     life.state = "blocked"
         elapsed_ns = now_ns - self.start_ns
-        if elapsed_ns > self.timeout_ns:
+        waiting = [p for p in self.in_state("waiting", "running") if p.kind == "run"] or self.in_state("waiting")
+        if not waiting and not self.unready() and elapsed_ns >= (self.duration_ns or 0):
+            self.stop()
+        elif elapsed_ns > self.timeout_ns:
             late = [p.id for p in self.in_state("running", "waiting") if p.kind == "run"] or ["its duration"]
             self.fail = (
                 f"the run was not over within its timeout of {self.timeout_ns / 1e9:g} s: {', '.join(late)}"
             )
-            self.stop()
-        waiting = [p for p in self.in_state("waiting", "running") if p.kind == "run"] or self.in_state("waiting")
-        if not waiting and not self.unready() and elapsed_ns >= (self.duration_ns or 0):
             self.stop()
 
     def _never(self, life: _Life) -> str:

@@ -71,24 +71,20 @@ class Runner:
         if reasons:
             return self._without_running(first, records, results, "; ".join(reasons))
         job = _Job(self, scenario, text, base_dir, first, records, results)
-        try:
-            job.whole()
-        finally:
-            records.ended_ns = time.monotonic_ns()
-            results.save_records(records)
+        job.whole()
         return self.judged(job.plan, records, results)
 
     def judged(self, plan: Plan, records: Records, results: Results) -> Run:
-        """Judge, and save the verdicts and the report."""
+        """Judge, and save the verdicts and the report. Under --strict a skip is an error."""
         judgement = judge(plan, records)
+        if self.strict and judgement.outcome == "skip":
+            reason = f"{judgement.reason} (an error under --strict)"
+            judgement = replace(judgement, outcome="error", reason=reason)
         results.save_judgement(judgement, render(plan, records, judgement, self.engine_name, color=False))
         return Run(plan, records, judgement, results)
 
     def _without_running(self, plan: Plan, records: Records, results: Results, why: str) -> Run:
-        if self.strict:
-            records.error = f"{why} (an error under --strict)"
-        else:
-            records.skip = why
+        records.skip = why
         results.save_records(records)
         return self.judged(plan, records, results)
 
@@ -120,50 +116,62 @@ class _Job:
     results: Results
     pids: dict[str, int] = field(default_factory=dict)
 
+    agent: AgentClient | None = None
+    shift_ns: int = 0  # this machine's monotonic clock less the agent's
+
     def whole(self) -> None:
         """All of it. What goes wrong is in the records; interruptions pass through once everything is gone."""
         engine = self.runner.new_engine(self.base_dir)
         try:
-            try:
-                self._deployed(engine)
-            except CapabilityError as problem:
-                kind = "error" if self.runner.strict else "skip"
-                setattr(self.records, kind, str(problem))
-            except TestbedError as problem:
-                self.records.error = self.records.error or str(problem)
-            except Exception as problem:
-                (self.results.path / "traceback.txt").write_text(traceback.format_exc())
-                self.records.error = f"testbed itself failed: {problem!r}; traceback.txt has the details"
-            except BaseException as problem:
-                self.records.error = f"interrupted: {problem!r}"
-                raise
-            if self.runner.hold is not None and not self.records.skip:
-                self.records.ended_ns = time.monotonic_ns()
+            self._recorded(engine)
+            if self.runner.hold is not None and self.pids and not self.records.skip:
                 self.runner.hold(self.runner.judged(self.plan, self.records, self.results), engine)
         finally:
+            flying = sys.exc_info()[1]
             self._down(engine)
+            if self.records.leftovers:
+                self.results.save_records(self.records)
+                if flying is not None:
+                    flying.add_note(self.records.leftovers)
+
+    def _recorded(self, engine: Engine) -> None:
+        """Deploy and run, and have it on disk before anything is torn down."""
+        try:
+            self._deployed(engine)
+        except CapabilityError as problem:
+            self.records.skip = str(problem)
+        except TestbedError as problem:
+            self.records.error = str(problem)
+        except Exception as problem:
+            self.records.error = f"testbed itself failed: {problem!r}; traceback.txt has the details"
+            (self.results.path / "traceback.txt").write_text(traceback.format_exc())
+        except BaseException as problem:
+            self.records.error = f"interrupted: {problem!r}"
+            raise
+        finally:
+            self.records.ended_ns = time.monotonic_ns()
+            self.results.save_records(self.records)
 
     def _deployed(self, engine: Engine) -> None:
         say = self.runner.say
         began = time.monotonic()
-        agent = AgentClient(engine.open())
-        try:
-            hello = agent.hello()
-            self._up(engine, agent)
-            described = engine.describe() | {"agent": hello}
-            self.results.save_before(self.plan, self.text, self.runner._environment(described))
-            self._put_files(engine)
-            baseline = agent.hosts(self.plan, self.pids)
-            hosts, networks = len(self.plan.hosts), len(self.plan.networks)
-            say(f"up in {time.monotonic() - began:.2f} s: hosts {hosts}, networks {networks}")
-            in_force = agent.conditions(self.plan)
-            self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
-            if self.plan.links:
-                say(f"conditions in force on {len(self.plan.links)} links, read back")
-            look_up(self.plan, agent.lookup)
-            self._run_programs(engine, agent)
-        finally:
-            agent.close()
+        self.agent = agent = AgentClient(engine.open())
+        before_ns = time.monotonic_ns()
+        hello = agent.hello()
+        self.shift_ns = _shift(before_ns, hello.get("monotonic_ns", before_ns), time.monotonic_ns())
+        self._up(engine, agent)
+        described = engine.describe() | {"agent": hello}
+        self.results.save_before(self.plan, self.text, self.runner._environment(described))
+        self._put_files(engine)
+        baseline = agent.hosts(self.plan, self.pids)
+        hosts, networks = len(self.plan.hosts), len(self.plan.networks)
+        say(f"up in {time.monotonic() - began:.2f} s: hosts {hosts}, networks {networks}")
+        in_force = agent.conditions(self.plan)
+        self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
+        if self.plan.links:
+            say(f"conditions in force on {len(self.plan.links)} links, read back")
+        look_up(self.plan, agent.lookup)
+        self._run_programs(engine, agent)
 
     def _up(self, engine: Engine, agent: AgentClient) -> None:
         """Bring the hosts up, planning again around every subnet that turns out to be in use."""
@@ -236,7 +244,8 @@ class _Job:
         start = self.records.proof.start
         self.records.proof = replace(LinkProof(**agent.check()), start=start)
         ledger = agent.ledger()
-        self.records.ledger = sorted(decode(ledger), key=_entry) if ledger else ()
+        frames = decode(ledger) if ledger else []
+        self.records.ledger = sorted((_shifted(frame, self.shift_ns) for frame in frames), key=_entry)
         self.records.complete = True
 
     def _collect(self, engine: Engine) -> None:
@@ -252,10 +261,33 @@ class _Job:
             self.results.collected(self.plan, self.records.programs[program.id])
 
     def _down(self, engine: Engine) -> None:
+        """Everything goes, also when a signal comes while it goes: the command line lets only one through."""
         try:
-            engine.down()
-        except TestbedError as problem:
-            self.records.error = self.records.error or f"tearing down: {problem}"
+            try:
+                if self.agent is not None:
+                    self.agent.close()
+                engine.down()
+            except Exception:
+                raise
+            except BaseException:
+                engine.down()
+                raise
+        except Exception as problem:
+            self.records.leftovers = f"tearing down: {problem}"
+            self.runner.say(self.records.leftovers)
+
+
+def _shift(before_ns: int, there_ns: int, after_ns: int) -> int:
+    """What to add to the agent's clock to get ours: 0 on one machine, where they are the same clock."""
+    return 0 if before_ns <= there_ns <= after_ns else (before_ns + after_ns) // 2 - there_ns
+
+
+def _shifted(frame: Frame, by_ns: int) -> Frame:
+    if not by_ns:
+        return frame
+    due_ns = None if frame.due_ns is None else frame.due_ns + by_ns
+    sent_ns = None if frame.sent_ns is None else frame.sent_ns + by_ns
+    return frame._replace(in_ns=frame.in_ns + by_ns, due_ns=due_ns, sent_ns=sent_ns)
 
 
 def _entry(frame: Frame) -> tuple[int, str, str, int, bool]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from testbed.engines.api import Command, Engine, Process
-from testbed.errors import CommandNotFound
+from testbed.errors import CommandNotFound, EngineError
 from testbed.lifecycle import Lifecycle, Signal, Start
 from testbed.measure.records import ProgramRecord
 from testbed.plan.types import Plan, Program
 from testbed.results import Results
 
 EAGER_S, CALM_S = 0.004, 0.02  # how often we look: while something is not ready yet, and while all just runs
+DEAD_WITHIN_S = 60.0
 ASK_AGAIN_NS = 100_000_000  # between two tries of `ready: {answers: ...}`
 
 Say = Callable[[str], None]
@@ -74,6 +75,7 @@ class Supervisor:
         self._outputs: dict[str, tuple[Output, Output]] = {}
         self._asking: dict[str, tuple[Process, int]] = {}
         self._reported: set[str] = set()
+        self._killed_s: dict[str, float] = {}
 
     def run(self) -> None:
         """Until every program has ended and the run is over. Raises CommandNotFound, EngineError."""
@@ -86,7 +88,11 @@ class Supervisor:
                     else:
                         self._signal(action)
                 if not self._life.over:
+                    self._bury()
                     time.sleep(EAGER_S if self._life.unready() else CALM_S)
+            for id, (question, _) in self._asking.items():
+                if question.exit is None:
+                    self._agent.signal(self._plan.program(id).host, question.pid, "KILL", tree=True)
         finally:
             for pair in self._outputs.values():
                 for output in pair:
@@ -105,15 +111,14 @@ class Supervisor:
                 record.stderr = self._results.output(id, "stderr").read_bytes()
         return self._life.records
 
-    def _command(self, program: Program, argv: tuple[str, ...]) -> Command:
-        return Command(
-            argv, program.environment, program.working_dir, program.user, self._stdin.get(program.id, b"")
-        )
+    def _command(self, program: Program, argv: tuple[str, ...], stdin: bytes = b"") -> Command:
+        return Command(argv, program.environment, program.working_dir, program.user, stdin)
 
     def _start(self, program: Program) -> None:
         out, err = (Output(self._results.output(program.id, stream)) for stream in ("stdout", "stderr"))
         self._outputs[program.id] = out, err
-        process = self._engine.start(program.host, self._command(program, program.argv), out.write, err.write)
+        command = self._command(program, program.argv, self._stdin.get(program.id, b""))
+        process = self._engine.start(program.host, command, out.write, err.write)
         self._processes[program.id] = process
         self._life.started(program.id, process.started_ns)
         self._say(f"{program.id} started: {' '.join(program.argv)}")
@@ -121,7 +126,15 @@ class Supervisor:
     def _signal(self, action: Signal) -> None:
         process = self._processes[action.id]
         if process.exit is None:
+            if action.signal == "KILL":
+                self._killed_s[action.id] = time.monotonic()
             self._agent.signal(self._plan.program(action.id).host, process.pid, action.signal, action.tree)
+
+    def _bury(self) -> None:
+        """What SIGKILL does not end within a minute will not end. Raises EngineError."""
+        for id, since_s in self._killed_s.items():
+            if self._processes[id].exit is None and time.monotonic() - since_s > DEAD_WITHIN_S:
+                raise EngineError(f"ending {id}: it still lives {DEAD_WITHIN_S:g} s after SIGKILL")
 
     def _observe(self) -> None:
         """Tell the lifecycle what has happened since the last look."""

@@ -60,6 +60,7 @@ class Agent:
         return {
             "version": testbed.__version__,
             "fate": FATE_VERSION,
+            "monotonic_ns": time.monotonic_ns(),  # the clock of the ledger
             "kernel": platform.release(),
             "iproute2": namespaces.run(["ip", "-V"], doing="asking for the version of iproute2").strip(),
             "python": platform.python_version(),

@@ -58,6 +58,7 @@ class FakeEngine:
         self.files: dict[str, dict[str, bytes]] = {}
         self.processes: dict[int, FakeProcess] = {}
         self.requests: list[str] = []  # what the agent was asked, in order
+        self.channel_closed = False
 
     def open(self) -> _FakeChannel:
         self.fail_if("open")
@@ -229,6 +230,7 @@ class _FakeChannel:
         return self._answers.get()
 
     def close(self) -> None:
+        self._engine.channel_closed = True
         self._answers.put(b"")
 
     def _hello(self, _: dict[str, Any]) -> dict[str, Any]:

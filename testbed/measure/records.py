@@ -76,6 +76,7 @@ class Records:
     complete: bool = False  # the run came to its end and the last proof was taken
     error: str = ""
     skip: str = ""
+    leftovers: str = ""  # what could not be torn down, and why
     fail: str = ""  # the run as a whole failed: the scenario's own timeout ran out
 
 

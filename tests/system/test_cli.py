@@ -195,6 +195,28 @@ def test_a_skip_is_exit_4_and_an_error_when_strict(tmp_path: Path) -> None:
     assert strict.returncode == 3, said(strict)
 
 
+def test_a_scenario_that_requires_docker_is_skipped_where_there_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "quick.yaml"
+    path.write_text(QUICK + "requires: [docker]\n")
+    done = testbed("run", path, "--results", tmp_path / "r", DOCKER_HOST="unix:///nonexistent/s")
+    assert done.returncode == 4 and "docker" in done.stdout.splitlines()[-1], said(done)
+
+
+def test_nothing_runs_while_one_of_the_files_is_wrong(quick: Path) -> None:
+    wrong = quick.parent / "wrong.yaml"
+    wrong.write_text("testbed: 1\n")
+    done = testbed("run", quick, wrong, "--engine", "namespaces", "--results", quick.parent / "r")
+    assert done.returncode == 2 and not (quick.parent / "r").exists(), said(done)
+
+
+def test_a_reader_that_goes_away_is_no_failed_program() -> None:
+    command = f"{sys.executable} -m testbed.cli list | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.stdout.strip() in ("0", "141") and "Traceback" not in done.stderr, said(done)
+
+
 def test_no_docker_where_docker_is_asked_for_is_an_error_that_says_what_to_try(quick: Path) -> None:
     results = quick.parent / "r"
     done = testbed("run", quick, "--engine", "docker", "--results", results, DOCKER_HOST="unix:///nonexistent/s")

@@ -158,3 +158,34 @@ def test_after_can_wait_for_the_start_alone(event: str, ready: bool) -> None:
 def test_programs_without_dependencies_all_start_at_once() -> None:
     run = life(*(program(f"p{n}") for n in range(50)))
     assert run.step(0) == [Start(f"h.p{n}") for n in range(50)]
+
+
+def test_a_serve_that_died_before_it_was_stopped_was_not_stopped() -> None:
+    run = life(program("server", "serve"), program("client", after=(("server", "ready"),)))
+    run.step(0)
+    run.started("h.server", 0)
+    run.ready("h.server", 1)
+    run.step(2)
+    run.started("h.client", 2)
+    run.ended("h.client", 0, 10)
+    assert run.step(20) == [Signal("h.server", "TERM")]
+    run.ended("h.server", "SIGSEGV", 15)
+    assert not run.records["h.server"].stopped, "it had crashed by itself; we had only not seen it yet"
+
+
+def test_a_run_that_ended_in_time_but_was_seen_late_did_not_time_out() -> None:
+    run = life(program("quick", timeout_ns=1 * S))
+    run.step(0)
+    run.started("h.quick", 0)
+    assert run.step(1 * S + 5) == [Signal("h.quick", "TERM")]
+    run.ended("h.quick", 0, 1 * S - 5)
+    assert run.records["h.quick"].exit == 0
+
+
+def test_a_run_that_is_over_is_not_late_by_being_looked_at_late() -> None:
+    run = life(program("quick"), timeout_s=5)
+    run.step(0)
+    run.started("h.quick", 0)
+    run.ended("h.quick", 0, 4 * S)
+    run.step(5 * S + 1)
+    assert run.over and run.fail == ""

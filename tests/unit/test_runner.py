@@ -11,8 +11,9 @@ import pytest
 from testbed.engines import fake
 from testbed.engines.fake import FakeEngine
 from testbed.judge import judge
+from testbed.measure.records import Frame
 from testbed.results import Results
-from testbed.runner import Run, Runner
+from testbed.runner import Run, Runner, _shift, _shifted
 from testbed.scenario import parse
 
 GOOD = """
@@ -189,3 +190,54 @@ def test_keep_holds_while_the_hosts_are_up_and_lets_go_after(bench: Bench) -> No
     run = bench.run(hold=hold)
     assert seen == [("pass", True, "(a fake host cannot be entered: client)")]
     assert run.judgement.outcome == "pass" and fake.ALL_LABS == []
+
+
+def test_a_failed_program_stays_a_failure_when_tearing_down_goes_wrong_and_both_are_told(bench: Bench) -> None:
+    bench.engine.breaks = {"down": "a container stayed"}
+    run = bench.run(GOOD.replace("do ask server 80", "do exit 3"))
+    assert run.judgement.outcome == "fail"
+    assert run.records.leftovers == "tearing down: a container stayed" and run.records.leftovers in bench.said
+    _, loaded = Results(run.results.path).load()
+    assert loaded.leftovers == run.records.leftovers
+
+
+def test_the_records_are_on_disk_before_anything_is_torn_down(bench: Bench) -> None:
+    states = []
+    whole = bench.engine.down
+
+    def down() -> None:
+        states.append(Results((bench.tmp_path / "results/bench/latest").resolve()).load()[1].complete)
+        whole()
+
+    bench.engine.down = down  # type: ignore[method-assign]
+    bench.run()
+    assert states == [True]
+
+
+def test_the_conditions_last_as_long_as_the_hosts_are_kept(bench: Bench) -> None:
+    closed = []
+
+    def hold(run: Run, engine: FakeEngine) -> None:
+        closed.append(engine.channel_closed)
+
+    bench.run(hold=hold)
+    assert closed == [False] and bench.engine.channel_closed
+
+
+def test_what_a_program_cannot_do_here_is_an_error_when_strict(bench: Bench) -> None:
+    text = GOOD.replace("do ask server 80", """[do, print, '{"unsupported": "no SCTP here"}']""").split("expect:")[
+        0
+    ]
+    assert bench.run(text).judgement.outcome == "skip"
+    bench.engine = FakeEngine()
+    strict = bench.run(text, strict=True).judgement
+    assert strict.outcome == "error" and "no SCTP here" in strict.reason
+
+
+def test_a_ledger_of_another_clock_is_told_in_ours() -> None:
+    frame = Frame(10, "a->b over lan", "udp *1>9", 0, 60, None, False, 20, 30)
+    assert _shift(100, 150, 200) == 0, "one machine: the answer lies between question and receipt"
+    by_ns = _shift(100, 1_000, 200)
+    assert by_ns == -850 and _shifted(frame, 850)[:1] == (860,)
+    assert _shifted(frame, 850).due_ns == 870 and _shifted(frame, 850).sent_ns == 880
+    assert _shifted(frame._replace(due_ns=None, sent_ns=None), 5).due_ns is None
