@@ -244,4 +244,5 @@ def test_what_the_agent_says_of_itself(inhabited: tuple[Lab, AgentClient]) -> No
     assert "iproute2-" in hello["iproute2"]
     assert {"NET_ADMIN", "SYS_ADMIN"} <= set(hello["capabilities"])
     assert hello["scheduler"] in ("fifo", "other")
-    assert hello.keys() == {"version", "fate", "kernel", "iproute2", "python", "capabilities", "scheduler"}
+    known = {"version", "fate", "monotonic_ns", "kernel", "iproute2", "python", "capabilities", "scheduler"}
+    assert hello.keys() == known
