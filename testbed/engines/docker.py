@@ -24,7 +24,6 @@ from testbed.engines import docker_host, docker_inside, docker_owner, docker_pro
 from testbed.engines.api import AddressTaken, Command, Sink
 from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation
 from testbed.engines.docker_image import (
-    LIBRARY,
     PYTHON,
     archive,
     built_image,
@@ -36,6 +35,7 @@ from testbed.engines.docker_lifeline import Lifeline
 from testbed.engines.docker_process import DockerChannel, DockerProcess
 from testbed.engines.holder import holder_elf
 from testbed.engines.janitor import IN_FLIGHT_S
+from testbed.engines.launchers import LIBRARY
 from testbed.errors import EngineError, HostError
 from testbed.plan.types import Host, Network, Plan
 

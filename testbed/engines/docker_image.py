@@ -25,12 +25,12 @@ import testbed
 from testbed.engines.docker_client import Api, asking
 from testbed.engines.docker_host import HOLD
 from testbed.engines.holder import holder_elf
+from testbed.engines.launchers import LIBRARY, launchers
 from testbed.errors import EngineError, HostError
 
 NODE, BASE, BUILT = "testbed-node", "testbed-base", "testbed-build"  # names of images; the tags are hashes
 REGISTRY_BASE = "python:3.11-slim-bookworm"
 PYTHON = "/opt/testbed/python"
-LIBRARY = "/opt/testbed/lib"
 
 SUITE = "bookworm"
 PACKAGES = ("python3", "iproute2", "iputils-ping", "netcat-openbsd")
@@ -42,14 +42,6 @@ MMDEBSTRAP = (
 
 IN_THE_IMAGE = ("__init__.py", "errors.py", "linux.py", "agent", "conditions", "measure", "programs")
 OURS_ALONE = ("agent/client.py",)  # the orchestrator's end of the agent
-LAUNCHED = ("datagram", "stream")
-LAUNCHER = f"""#!{PYTHON} -IS
-import sys
-sys.path.insert(0, "{LIBRARY}")
-from testbed.programs.{{name}} import main
-sys.exit(main())
-"""
-
 Say = Callable[[str], None]
 
 
@@ -62,8 +54,8 @@ def node_context(machine: str) -> dict[str, bytes]:
             inside = str(path.relative_to(package))
             if path.suffix == ".py" and inside not in OURS_ALONE:
                 files[f"{LIBRARY[1:]}/testbed/{inside}"] = path.read_bytes()
-    for name in LAUNCHED:
-        files[f"opt/testbed/bin/{name}"] = LAUNCHER.format(name=name).encode()
+    for name, text in launchers(package / "programs", PYTHON).items():
+        files[f"opt/testbed/bin/{name}"] = text.encode()
     files[HOLD[1:]] = holder_elf(machine)
     return files
 

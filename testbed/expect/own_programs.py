@@ -1,6 +1,6 @@
 """What our own programs report, so that an expectation of something else is refused before anything runs.
 
-The tables of docs/programs.md as data; a test compares the two.
+The tables of docs/programs/ as data; a test compares the two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/programs.md: its sessions run as they stand there, and its tables name every record and no other."""
+"""docs/programs/: the sessions run as they stand there, the tables name every record and no other."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from testbed.engines.launchers import launchers
 from testbed.programs import datagram, stream
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs/programs.md").read_text()
-SESSIONS = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/programs").glob("*.md"))}
+SESSIONS = [
+    pytest.param(session, id=name)
+    for name, text in PAGES.items()
+    for session in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+]
 PYTHON = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
@@ -40,7 +45,7 @@ def shape(line: str) -> str:
     return re.sub(r'("congestion": )"\w+"', r"\1…", line)
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=["datagram", "stream"])
+@pytest.mark.parametrize("session", SESSIONS)
 def test_a_session_by_hand_runs_as_it_stands_in_the_text(session: str) -> None:
     if "nc " in session and not shutil.which("nc"):
         pytest.skip("nc is not installed here: apt install netcat-openbsd")
@@ -73,7 +78,8 @@ def test_a_session_by_hand_runs_as_it_stands_in_the_text(session: str) -> None:
 
 def documented(heading: str) -> set[str]:
     """The keys in the first column of the table that is headed `record`, in that section."""
-    section = re.split(r"^##+ ", TEXT.split(f"\n### {heading}\n")[1], flags=re.MULTILINE)[0]
+    text = PAGES[heading.split()[0]]
+    section = re.split(r"^##+ ", text.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
     rows = re.findall(r"^\| (`[^|]*) \|", section.split("| record |")[1], re.MULTILINE)
     return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
 
@@ -99,5 +105,12 @@ def test_the_tables_name_every_record_and_no_other() -> None:
 
     of_all_clients = {"connect_time_ms", "retransmits", "congestion"}
     assert documented("stream send") == keys(stream.Send().records()) | of_all_clients | {"round_trip_delay_ms"}
-    printed = next(line for line in SESSIONS[1].splitlines() if "goodput" in line)
+    printed = next(line for line in PAGES["stream"].splitlines() if "goodput_bit_s" in line and line[0] == "{")
     assert documented("stream bulk") == set(json.loads(printed))
+
+
+def test_every_command_has_its_page_and_its_row_in_the_overview() -> None:
+    commands = launchers(ROOT / "testbed/programs", "python3").keys()
+    assert set(PAGES) == set(commands)
+    rows = re.findall(r"^\| \[(\w+)\]\(programs/(\w+)\.md\) \|", (ROOT / "docs/programs.md").read_text(), re.M)
+    assert rows == [(name, name) for name in sorted(commands)]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed import linux
+from testbed.engines.launchers import launchers
 
 HOST_SIZE, HOST_FILES = "1g", 200_000  # of the tmpfs that is a host's root, and of each volume
 READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
@@ -39,13 +40,6 @@ PROC_HIDDEN = (
     "kpagecgroup", "kpagecount", "kpageflags", "slabinfo", "vmallocinfo",
 )  # fmt: skip
 SYS_HIDDEN = ("firmware", "devices/virtual/powercap")
-LAUNCHER = """#!{python} -IS
-import sys
-sys.dont_write_bytecode = True
-sys.path.insert(0, "/opt/testbed/lib")
-from testbed.programs.{name} import main
-sys.exit(main())
-"""
 
 
 @dataclass(frozen=True)
@@ -167,11 +161,9 @@ def install_programs(programs: Path, target: Path, python: str) -> None:
         directory.mkdir(parents=True)
     lib.joinpath("__init__.py").touch()
     shutil.copytree(programs, lib / "programs")  # compiled files too: they hold for the same interpreter
-    for module in sorted(programs.glob("[!_]*.py")):
-        if "\ndef main(" in module.read_text():
-            launcher = bin / module.stem
-            launcher.write_text(LAUNCHER.format(python=python, name=module.stem))
-            launcher.chmod(0o755)
+    for name, text in launchers(programs, python).items():
+        bin.joinpath(name).write_text(text)
+        bin.joinpath(name).chmod(0o755)
 
 
 def unix_sockets() -> set[str]:
