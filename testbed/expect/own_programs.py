@@ -13,12 +13,21 @@ from testbed.plan.types import Host, Program
 
 _SERVER = "connections payload_bytes errors error:text"
 _CLIENT = "connect_time_ms whole:text retransmits congestion:text error:text"
+_TABLE = "local:text remote:text state:text sockets listening established local_ports pairs"
 _REPORTED = {
+    ("connections", "open"): "local:text remote:text connections local_ports",
     ("datagram", "echo"): "received echoed payload_bytes peers errors error:text",
     ("datagram", "probe"): (
         "round_trip_delay_ms loss_period sent unsent received lost duplicated reordered corrupted loss_ratio "
         "duplicate_ratio reordered_ratio errors error:text send_lateness_ms id"
     ),
+    ("frames", "watch"): (
+        "direction:text protocol:text source_port destination_port flags:text payload_bytes fragment_offset_bytes "
+        "packets packets_in packets_out with_ports without_ports later_fragments begins:text missed"
+    ),
+    ("sockets", "raw"): _TABLE,
+    ("sockets", "tcp"): _TABLE,
+    ("sockets", "udp"): _TABLE,
     ("stream", "echo"): _SERVER,
     ("stream", "sink"): _SERVER,
     ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",

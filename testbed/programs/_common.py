@@ -32,6 +32,7 @@ WHAT_TO_TRY = {
     "ENOENT": "see /proc/sys/net/ipv4/tcp_available_congestion_control",
     "ENETUNREACH": "no route: are both hosts on one network?",
     "ENODEV": "see `ip link`",
+    "EPERM": "raw and packet sockets need the capability NET_RAW",
     "ETIMEDOUT": "--timeout sets how long to wait",
 }
 
@@ -148,6 +149,12 @@ def client_socket(kind: socket.SocketKind, arguments: argparse.Namespace) -> tup
         sock.close()
         raise
     return sock, address
+
+
+def endpoint(address: tuple[Any, ...]) -> str:
+    """An address as the socket calls give it, in the form that the command line takes: `[2001:2::1]:9000`."""
+    host, its_port = address[:2]
+    return f"[{host}]:{its_port}" if ":" in host else f"{host}:{its_port}"
 
 
 @contextmanager

@@ -1,0 +1,193 @@
+"""What is on the wire, as this host sees it: a packet socket that takes a copy of every IP packet (packet(7)).
+
+It needs CAP_NET_RAW. A packet socket stands below IP, so it sees what other sockets never do: handshakes,
+acknowledgements, each fragment, what is refused. A link's own interfaces (w0, lo) are left out, so that each
+packet is seen once: one that leaves when the link lets it go, one that arrives when it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.programs._common import doing, port, run, say_ready
+
+ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # include/uapi/linux/if_ether.h
+PACKET_STATISTICS = 6  # include/uapi/linux/if_packet.h; reading it gives (packets, dropped)
+SOL_PACKET = 263
+NOT_THE_WIRE = ("lo", "w0")
+RECEIVE_BUFFER_BYTES = 8 << 20
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58}
+NAMES = {number: name for name, number in PROTOCOLS.items()}
+WITH_PORTS = (6, 17, 33, 132, 136)  # TCP, UDP, DCCP, SCTP, UDP-Lite: all begin with the two ports
+HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60  # RFC 8200, section 4
+NEIGHBOURS_AND_MEMBERS = (*range(130, 138), 143)  # ICMPv6: discovery and MLD, which IPv6 cannot do without
+FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")  # from the lowest bit (RFC 9293, section 3.1)
+FIRST = 3  # so many packets are told in words
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One IP packet. `fragment_offset` is in bytes; None: it is whole."""
+
+    protocol: int
+    payload_bytes: int  # behind the transport header, or behind IP's where that is unknown
+    ports: tuple[int, int] | None = None  # source, destination
+    flags: str | None = None
+    fragment_offset: int | None = None
+
+    @property
+    def name(self) -> str:
+        return NAMES.get(self.protocol, str(self.protocol))
+
+
+def parse(ethertype: int, data: bytes) -> Packet | None:
+    """A packet from its IP header on. None: it is no IP, or cut short, or ICMPv6's own housekeeping."""
+    try:
+        if ethertype == ETH_P_IP:
+            length, fragment, protocol = struct.unpack_from("!H2xHxB", data, 2)
+            more, offset = fragment & 0x2000, (fragment & 0x1FFF) * 8
+            return _transport(protocol, data[(data[0] & 15) * 4 : length], offset if more or offset else None)
+        if ethertype == ETH_P_IPV6:
+            length, protocol = struct.unpack_from("!HB", data, 4)
+            return _behind_extensions(protocol, data[40 : 40 + length])
+    except (struct.error, IndexError):
+        pass
+    return None
+
+
+def _behind_extensions(protocol: int, rest: bytes) -> Packet | None:
+    offset = None
+    while protocol in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION):
+        if protocol == FRAGMENT:
+            offset = struct.unpack_from("!H", rest, 2)[0] & 0xFFF8
+        protocol, rest = rest[0], rest[8 if protocol == FRAGMENT else 8 + 8 * rest[1] :]
+    if protocol == PROTOCOLS["icmp6"] and not offset and rest[0] in NEIGHBOURS_AND_MEMBERS:
+        return None
+    return _transport(protocol, rest, offset)
+
+
+def _transport(protocol: int, rest: bytes, offset: int | None) -> Packet:
+    """What follows IP. Only the first fragment of a packet has a transport header, and with it ports."""
+    if offset:
+        return Packet(protocol, len(rest), fragment_offset=offset)
+    ports = struct.unpack_from("!HH", rest) if protocol in WITH_PORTS else None
+    flags, header = None, 0
+    if protocol == PROTOCOLS["tcp"]:
+        header = (rest[12] >> 4) * 4
+        names = [name for bit, name in enumerate(FLAGS) if rest[13] >> bit & 1]
+        flags = "+".join(names) or "none"
+    elif protocol in (PROTOCOLS["udp"], PROTOCOLS["icmp"]):
+        header = 8
+    return Packet(protocol, len(rest) - header, ports, flags, offset)
+
+
+class Watch:
+    """What was seen. `protocol` and `port`: nothing else counts; a later fragment, which has no port, does."""
+
+    def __init__(self, protocol: int | None, port: int | None) -> None:
+        self.protocol, self.port = protocol, port
+        self.seen: list[tuple[str, Packet]] = []
+        self.missed = 0
+
+    def add(self, outgoing: bool, packet: Packet | None) -> None:
+        if packet is None or self.protocol not in (None, packet.protocol):
+            return
+        if self.port is None or (packet.ports and self.port in packet.ports) or packet.fragment_offset:
+            self.seen.append(("out" if outgoing else "in", packet))
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        for direction, packet in self.seen:
+            record: dict[str, Any] = {"direction": direction, "protocol": packet.name}
+            if packet.ports:
+                record["source_port"], record["destination_port"] = packet.ports
+            if packet.flags:
+                record["flags"] = packet.flags
+            record["payload_bytes"] = packet.payload_bytes
+            if packet.fragment_offset is not None:
+                record["fragment_offset_bytes"] = packet.fragment_offset
+            yield record
+        packets = [packet for _, packet in self.seen]
+        yield {
+            "packets": len(packets),
+            "packets_in": sum(direction == "in" for direction, _ in self.seen),
+            "packets_out": sum(direction == "out" for direction, _ in self.seen),
+            "with_ports": sum(packet.ports is not None for packet in packets),
+            "without_ports": sum(packet.ports is None for packet in packets),
+            "later_fragments": sum(bool(packet.fragment_offset) for packet in packets),
+            "begins": ", ".join(packet.flags or packet.name for packet in packets[:FIRST]) or "nothing",
+            "missed": self.missed,
+        }
+
+
+def watch(sock: socket.socket, book: Watch) -> None:
+    """Never returns: SIGTERM ends it."""
+    while True:
+        with doing("receiving"):
+            data, address = sock.recvfrom(1 << 16)
+        _book(data, address, book)
+
+
+def rest(sock: socket.socket, book: Watch) -> None:
+    """Book what is still in the socket, and how many packets found no room in it."""
+    sock.setblocking(False)
+    try:
+        while True:
+            _book(*sock.recvfrom(1 << 16), book)
+    except BlockingIOError:
+        book.missed = struct.unpack("@II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
+
+
+def _book(data: bytes, address: tuple[Any, ...], book: Watch) -> None:
+    device, ethertype, kind = address[:3]
+    if device not in NOT_THE_WIRE and kind != socket.PACKET_OTHERHOST:
+        book.add(kind == socket.PACKET_OUTGOING, parse(ethertype, data))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command `frames`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
+    arguments = _parser().parse_args(argv)
+    book = Watch(arguments.protocol, arguments.port)
+
+    def work() -> None:
+        with doing("opening a packet socket"):
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+        with sock:
+            with doing(f"watching {arguments.device or 'every interface'}"):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+                if arguments.device:
+                    sock.bind((arguments.device, ETH_P_ALL))
+            say_ready()
+            try:
+                watch(sock, book)
+            finally:
+                rest(sock, book)
+
+    return run("frames watch", work, book.records)
+
+
+def _protocol(text: str) -> int:
+    if text in PROTOCOLS:
+        return PROTOCOLS[text]
+    if text.isascii() and text.isdecimal() and int(text) < 256:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not {', '.join(PROTOCOLS)} or a number below 256")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="frames", description="What is on the wire, packet by packet.")
+    modes = parser.add_subparsers(dest="mode", required=True, metavar="watch")
+    watch = modes.add_parser("watch", help="look at every packet until SIGTERM; needs CAP_NET_RAW")
+    watch.add_argument("--protocol", type=_protocol, metavar="NAME", help="tcp, udp, icmp, icmp6 or a number")
+    watch.add_argument("--port", type=port, metavar="N", help="only what comes from it or goes to it")
+    watch.add_argument("--device", metavar="NAME", help="one interface; default: all")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
