@@ -4,19 +4,23 @@ VENV   ?= .venv
 NAME   ?= udp-loss
 ENGINE ?= auto
 SEED   ?=
+JOBS   ?= 4
 ARGS   ?=
 
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help scenario test lint clean
+.PHONY: help scenario scenarios test lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 scenario: $(READY) ## run one: make scenario NAME=udp-loss [ENGINE=docker|namespaces|auto] [SEED=7] [ARGS=...]
 	@$(VENV)/bin/testbed run $(NAME) --engine $(ENGINE) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+scenarios: $(READY) ## run them all, some at once: make scenarios [ENGINE=...] [JOBS=4] [ARGS=...]
+	@$(VENV)/bin/testbed run scenarios --engine $(ENGINE) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures
 	@$(VENV)/bin/pytest $(ARGS)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -21,6 +21,9 @@ from testbed.catalogue import everything, find
 from testbed.engines.choose import NAMES, choose
 from testbed.errors import HostError, Problem, ScenarioError, TestbedError
 from testbed.measure.records import EXIT_STATUS, SEVERITY, Outcome
+
+if TYPE_CHECKING:
+    from testbed.suite import Done
 
 COMMANDS_LINE_WRONG = 2
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -72,6 +75,8 @@ def _errors_shown(command: Command) -> Command:
         except BrokenPipeError:  # whoever read our output has gone; click would make it status 1, a failed program
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
+        except click.ClickException:  # the command line is wrong: click says so, with status 2
+            raise
         except Exception:  # a defect of ours is never status 1
             traceback.print_exc()
             sys.exit(EXIT_STATUS["error"])
@@ -101,6 +106,14 @@ results_option = click.option(
 strict_option = click.option(
     "--strict", is_flag=True, help="A requirement that is missing is an error, not a skip."
 )
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="So many files at once, each in a process of its own; then only what did not pass is shown in full.",
+)
 names_argument = click.argument("names", metavar="FILE|NAME...", nargs=-1, required=True)
 
 
@@ -111,10 +124,17 @@ names_argument = click.argument("names", metavar="FILE|NAME...", nargs=-1, requi
 @results_option
 @click.option("--keep", is_flag=True, help="Hold the hosts after the run, until Ctrl-C.")
 @strict_option
+@jobs_option
 @_errors_shown
-def run(names: Sequence[str], engine: str, seed: int | None, results: Path, keep: bool, strict: bool) -> None:
+def run(
+    names: Sequence[str], engine: str, seed: int | None, results: Path, keep: bool, strict: bool, jobs: int
+) -> None:
     """Run scenarios and judge them; exits with the outcome's status."""
     paths = _sound(names)
+    if jobs > 1:
+        if keep:
+            raise click.UsageError("--keep holds one run in the foreground: leave out --jobs")
+        _at_once("run", paths, jobs, _options(engine, seed, results, strict))
     outcomes = [_safely(path, partial(_run_one, path, engine, seed, results, keep, strict)) for path in paths]
     if len(outcomes) > 1:
         _summary(outcomes)
@@ -167,11 +187,15 @@ def plan_command(names: Sequence[str], seed: int | None) -> None:
 @seed_option
 @results_option
 @strict_option
+@jobs_option
 @_errors_shown
-def prove(names: Sequence[str], engine: str, seed: int | None, results: Path, strict: bool) -> None:
+def prove(names: Sequence[str], engine: str, seed: int | None, results: Path, strict: bool, jobs: int) -> None:
     """Apply each of a file's `fails_when` and demand that the run then fails."""
+    paths = _sound(names)
+    if jobs > 1:
+        _at_once("prove", paths, jobs, _options(engine, seed, results, strict))
     lines: list[tuple[str, Outcome]] = []
-    for path in _sound(names):
+    for path in paths:
         lines += _prove_one(path, engine, seed, results, strict)
     _summary(lines)
     sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in lines])] if lines else 0)
@@ -248,6 +272,46 @@ def list_command() -> None:
         except ScenarioError as problem:
             about = f"({len(problem.problems)} problems: testbed check {_shown(path)})"
         click.echo(f"{path.stem:{width}}  {about}  [{_shown(path)}]")
+
+
+# several scenarios at once
+
+
+def _options(engine: str, seed: int | None, results: Path, strict: bool) -> list[str]:
+    words = ["--engine", engine, "--results", str(results)]
+    words += ["--seed", str(seed)] if seed is not None else []
+    return [*words, "--strict"] if strict else words
+
+
+def _at_once(command: str, paths: Sequence[Path], jobs: int, options: Sequence[str]) -> NoReturn:
+    """Each file by a command of its own; what did not pass is shown in full, then one table of all."""
+    from testbed.suite import at_once
+
+    ended = 0
+
+    def tell(done: Done) -> None:
+        nonlocal ended
+        ended += 1
+        click.echo(f"{ended:4} of {len(paths)}  {done.name}: {_last_line(done)}", err=True)
+
+    argv = [sys.executable, "-m", "testbed.cli", command]
+    all_done = at_once([(path.stem, [*argv, str(path), *options]) for path in paths], jobs, tell)
+    by_status = {status: outcome for outcome, status in EXIT_STATUS.items()}
+    lines: list[tuple[str, Outcome]] = []
+    width = max(len(path.stem) for path in paths)
+    for done in all_done:
+        outcome = cast(Outcome, by_status.get(done.status, "error"))
+        if outcome not in ("pass", "skip"):
+            click.echo(f"{done.stdout}{done.stderr}")
+        lines.append((f"{done.name:{width}}  {done.took_s:5.1f} s  {_last_line(done)}", outcome))
+    _summary(lines)
+    sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in lines])])
+
+
+def _last_line(done: Done) -> str:
+    """What a command said last, which is its outcome and why."""
+    said = (done.stdout.splitlines() or [f"it ended with status {done.status} and said nothing"])[-1]
+    return said.partition(": ")[2] or said
 
 
 # one scenario

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testbed.catalogue import scenarios_in
+from testbed.scenario import load
 from tests.command import ENGINES, ROOT, said, testbed
 
 SHIPPED = scenarios_in(ROOT / "scenarios")
@@ -58,10 +60,13 @@ def test_a_broadcast_reaches_every_member_with_a_fate_of_its_own(engine: str, tm
 
 
 def test_every_scenario_is_proven_able_to_fail(namespaces_work: None, tmp_path: Path) -> None:
-    done = testbed("prove", "scenarios/", "--engine", "namespaces", "--results", tmp_path, timeout_s=600)
+    words = ("--engine", "namespaces", "--results", tmp_path, "--jobs", "4")
+    done = testbed("prove", "scenarios/", *words, timeout_s=600)
     assert done.returncode == 0, said(done)
     for path in SHIPPED:
-        assert f"{path.stem} when " in done.stdout, f"{path.stem} has nothing to prove"
+        caught = len(load(path).fails_when)
+        assert caught, f"{path.stem} has nothing to prove"
+        assert re.search(rf"^pass +{path.stem} .* {caught} pass$", done.stdout, re.MULTILINE), said(done)
 
 
 def fates(results: Path) -> list[tuple[Any, ...]]:
