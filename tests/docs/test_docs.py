@@ -9,12 +9,15 @@ from pathlib import Path
 import click
 import pytest
 
+from testbed.catalogue import scenarios_in
 from testbed.cli import cli
+from testbed.expect.grammar import parse as parse_expectation
+from testbed.expect.names import Names, exits_named
 from testbed.expect.static import problems
 from testbed.plan import plan
 from testbed.scenario import parse
 from tests.command import ROOT
-from tests.docs import whats_here
+from tests.docs import catalogue, whats_here
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -87,3 +90,22 @@ def test_every_room_is_in_whats_here_and_no_file_is_much_too_long() -> None:
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", path.read_text()):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_catalogue_of_sockets_has_every_scenario_once_and_what_its_file_says() -> None:
+    rows = catalogue.rows(catalogue.DOCUMENT.read_text())
+    assert sorted(row.scenario for row in rows) == sorted(path.stem for path in scenarios_in(ROOT / "scenarios"))
+    for row in rows:
+        assert row == catalogue.refreshed(row), "run python -m tests.docs.catalogue"
+
+
+@pytest.mark.parametrize("engine", ["namespaces", "docker"])
+def test_the_catalogue_says_what_each_scenario_came_to_as_it_is_now(engine: str) -> None:
+    for row in catalogue.rows(catalogue.DOCUMENT.read_text()):
+        planned = catalogue.planned_as(row.scenario)
+        parsed = [parse_expectation(expectation.text) for expectation in planned.expectations]
+        implied = {program.id for program in planned.programs} - exits_named(Names(planned), parsed)
+        verdicts, seen = len(parsed) + len(implied), row.seen[engine]
+        assert seen.startswith(f"pass, {verdicts} of {verdicts}: ") or (
+            seen.startswith("skip: ") and planned.requires
+        ), f"{row.scenario} on {engine}: {seen!r}; run it and python -m tests.docs.catalogue RESULTS_DIR"
