@@ -5,6 +5,7 @@ NAME   ?= udp-loss
 ENGINE ?= auto
 SEED   ?=
 JOBS   ?= 4
+WORKERS ?= 4
 ARGS   ?=
 
 READY  := $(VENV)/.ready
@@ -23,7 +24,7 @@ scenarios: $(READY) ## run them all, some at once: make scenarios [ENGINE=...] [
 	@$(VENV)/bin/testbed run scenarios --engine $(ENGINE) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures
-	@$(VENV)/bin/pytest $(ARGS)
+	@$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(DEV) ## style, types and import rules
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

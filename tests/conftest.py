@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -63,6 +64,14 @@ def namespace_mounts() -> set[str]:
     return {line.split()[1] for line in lines if line.split()[2] == "nsfs"}
 
 
+# Tests may run in several worker processes (`make test`). Each looks after the processes that it has begotten;
+# what is the machine's, the one that started the workers compares when all of them have ended.
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """From now on every orphan of ours becomes our child, however it detached: none can hide."""
@@ -74,11 +83,42 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     links, mounts, already = session.config.stash[BEFORE]
     left = [f"process {pid}: {line}" for pid, line in processes_below(os.getpid()).items() if pid not in already]
+    if _is_worker(session.config):
+        session.config.workeroutput["left"] = left  # type: ignore[attr-defined]
+        return
     left += [f"interface {name}" for name in interfaces() - links]
     left += [f"namespace kept by {path}" for path in namespace_mounts() - mounts]
+    left = list(dict.fromkeys(left + session.config.stash.get(LEFT, [])))
+    session.config.stash[LEFT] = left
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        session.config.stash[LEFT] = left
+
+
+class Workers:
+    """What the workers had to say when they ended."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        said = getattr(node, "workeroutput", {})
+        left = said.get("left", [f"worker {node.gateway.id} ended without looking: {error}"])
+        self.config.stash.setdefault(LEFT, []).extend(left)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("xdist") and not _is_worker(config):
+        config.pluginmanager.register(Workers(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has all tests of the Docker engine, and so the only daemon; tests that share runs share one."""
+    for item in items:
+        if "docker" in item.nodeid.lower() or "docker_daemon" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("docker"))
+        elif "ran" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("scenarios"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
