@@ -182,8 +182,7 @@ class _Job:
                 self.pids = engine.up(self.plan, agent.door)
                 return
             except AddressTaken as problem:
-                fixed = {n.subnet for n in self.plan.networks if n.subnet in self._written_subnets()}
-                if problem.subnet in fixed or problem.subnet in taken:
+                if problem.subnet in self._written_subnets() or problem.subnet in taken:
                     raise EngineError(
                         f"bringing up {self.plan.scenario}: {problem.subnet} is in use on this machine, and "
                         "the file asks for it; `testbed clean` removes what dead runs left, or leave `subnet:` out"
@@ -193,11 +192,9 @@ class _Job:
         raise EngineError(f"bringing up {self.plan.scenario}: {PLAN_AGAIN} subnets in a row were in use")
 
     def _written_subnets(self) -> set[str]:
-        """Subnets that the file itself asks for: planned with everything else taken they do not move."""
-        everything = frozenset({"198.18.0.0/16"})
-        return {n.subnet for n in plan(self.scenario, self.plan.seed, everything).networks} & {
-            n.subnet for n in plan(self.scenario, self.plan.seed).networks
-        }
+        """Subnets that the file itself asks for: nothing can be planned around them."""
+        written = {name for name, network in self.scenario.networks.items() if network.subnet is not None}
+        return {network.subnet for network in self.plan.networks if network.name in written}
 
     def _put_files(self, engine: Engine) -> None:
         for host in self.plan.hosts:

@@ -134,6 +134,16 @@ def test_a_subnet_in_use_is_planned_around(bench: Bench) -> None:
     assert run.plan.networks[0].subnet != "198.18.0.0/24"
 
 
+def test_one_subnet_in_use_is_planned_around_where_another_is_the_files(bench: Bench) -> None:
+    bench.engine = FakeEngine(taken=["198.18.0.0/24"])
+    text = GOOD + "networks: {lan: , other: {subnet: 198.18.7.0/24}}\n"
+    run = bench.run(
+        text.replace("r: {serve", "r: {networks: [lan], serve").replace("t: {run", "t: {networks: [lan], run")
+    )
+    assert run.judgement.outcome == "pass", run.judgement
+    assert [n.subnet for n in run.plan.networks] == ["198.18.1.0/24", "198.18.7.0/24"]
+
+
 def test_a_subnet_that_the_file_asks_for_and_is_in_use_is_an_error(bench: Bench) -> None:
     bench.engine = FakeEngine(taken=["198.18.7.0/24"])
     run = bench.run(GOOD + "networks: {lan: {subnet: 198.18.7.0/24}}\n")
