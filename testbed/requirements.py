@@ -12,6 +12,11 @@ from testbed.plan.types import Plan
 def unmet(plan: Plan, engine: str) -> list[str]:
     """Why this plan cannot run on this engine here; empty if it can. One reason for each requirement."""
     reasons = [reason for word in plan.requires if (reason := _unmet(word, engine))]
+    dual = [network.name for network in plan.networks if network.subnet6]
+    if dual and engine == "namespaces" and not _has_ipv6():  # docker's hosts may be on another machine's kernel
+        reasons.append(
+            f"network {', '.join(dual)} has `ip: dual`, and this kernel ({os.uname().release}) has no IPv6"
+        )
     foreign = [host.name for host in plan.hosts if host.image or host.build]
     if foreign and engine != "docker":
         reasons.append(f"`image:` and `build:` need the docker engine (host {', '.join(foreign)})")

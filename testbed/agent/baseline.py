@@ -2,6 +2,10 @@
 
 Only what differs is written, so that a host which its engine made right is only looked at. What `ip` would be told
 (`*_commands`) and what is wrong (`differences`) are pure functions of what was read.
+
+IPv6 is wholly the agent's, because a kernel gives itself addresses and speaks up unasked: the sysctls come first
+and make it quiet, then each interface of a dual network gets its address and the link-local one of its MAC, both
+valid at once.
 """
 
 from __future__ import annotations
@@ -13,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from testbed.agent import namespaces
-from testbed.agent.host import Host
+from testbed.agent.host import Host, Nic
 from testbed.errors import CapabilityError, ConditionError
 
 _READ = ("addr show", "route show table main", "neigh show nud permanent")
+_READ6 = ("route show table main", "route show table local")  # by `ip -6`
+_GROUPS6, _GROUPS6_METRIC = "ff00::/8", 1  # the kernel's own routes have 256
 _PING_RANGE = "net.ipv4.ping_group_range"
 
 
@@ -29,17 +35,24 @@ def apply(host: Host) -> dict[str, Any]:
     links = link_commands(host, _read(host))
     namespaces.batch("ip", links, host.netns, doing)
     sysctls = _write_sysctls(host)
+    if host.dual:
+        namespaces.batch("ip", address_commands(host, _read(host)), host.netns, doing)
     namespaces.batch("ip", table_commands(host, _read(host)), host.netns, doing)
     seen = _read(host) | {"sysctls": sysctls}
     wrong = differences(host, seen)
     if wrong:
         raise ConditionError(f"{host.name} is not as planned: " + "; ".join(wrong))
     host.mtus = {link["ifname"]: link["mtu"] for link in seen["links"]}
-    return _readable(seen)
+    return _readable(host, seen)
 
 
 def _read(host: Host) -> dict[str, Any]:
-    links, routes, neighbours = namespaces.ask("ip", _READ, host.netns, f"reading the state of {host.name}")
+    doing = f"reading the state of {host.name}"
+    links, routes, neighbours = namespaces.ask("ip", _READ, host.netns, doing)
+    if host.dual:
+        main, local = namespaces.ask("ip", _READ6, host.netns, doing, ("-6",))
+        routes += [route | {"dst": "::/0"} if route["dst"] == "default" else route for route in main]
+        routes += [route for route in local if route["dst"] == _GROUPS6]
     return {"links": links, "routes": routes, "neighbours": neighbours, "sysctls": {}}
 
 
@@ -71,13 +84,49 @@ def link_commands(host: Host, seen: dict[str, Any]) -> list[str]:
     return commands
 
 
+def address_commands(host: Host, seen: dict[str, Any]) -> list[str]:
+    """IPv6 addresses of a dual host: what is not planned, or is not valid yet, goes; what is missing comes."""
+    wanted = {nic.name: _ipv6_of(nic) for nic in host.nics}
+    gone, come = [], []
+    for link in seen["links"]:
+        missing = wanted.get(link["ifname"], set())
+        for address in _addresses(link, "inet6") if link["ifname"] != "lo" else ():
+            if _written(address) in missing and not _not_valid(address):
+                missing = missing - {_written(address)}
+            else:
+                gone.append(f"addr del {_written(address)} dev {link['ifname']}")
+        come += [f"addr add {address} dev {link['ifname']} nodad" for address in sorted(missing)]
+    return gone + come
+
+
+def link_local(mac: str) -> str:
+    """The address of an interface by its MAC alone: fe80::/64 and the modified EUI-64 (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]))
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + identifier))
+
+
+def _ipv6_of(nic: Nic) -> set[str]:
+    return {f"{nic.ip6}/{nic.prefix6_bits}", f"{link_local(nic.mac)}/64"} if nic.ip6 else set()
+
+
+def _written(address: dict[str, Any]) -> str:
+    return f"{address['local']}/{address['prefixlen']}"
+
+
+def _not_valid(address: dict[str, Any]) -> str:
+    """Why an address cannot be used; "" if it can."""
+    return next((word for word in ("dadfailed", "tentative") if address.get(word)), "")
+
+
 def table_commands(host: Host, seen: dict[str, Any]) -> list[str]:
     """Routes of the main table and permanent neighbours: what is too much goes, what is missing comes."""
     extra, missing = _routes(host, seen)
-    commands = [f"route del {_route_words(route)} table main" for route in extra]
+    commands = [f"route del {_route_words(route)} table {_table(route['dst'])}" for route in extra]
     for to, dev, src in missing:
-        commands.append(f"route add {to} dev {dev}" + (f" src {src}" if src else "") + " table main")
-    have = _neighbours(seen)
+        what = f"multicast {to} metric {_GROUPS6_METRIC}" if to == _GROUPS6 else to
+        commands.append(f"route add {what} dev {dev}" + (f" src {src}" if src else "") + f" table {_table(to)}")
+    have = _neighbours(host, seen)
     want = {(entry.ip, entry.dev): entry.mac for entry in host.neighbours}
     commands += [f"neigh del {ip} dev {dev}" for ip, dev in have if (ip, dev) not in want]
     commands += [
@@ -100,7 +149,7 @@ def _link_differences(host: Host, seen: dict[str, Any]) -> Iterable[str]:
         if link is None:
             yield f"no interface {nic.name}: there are {', '.join(by_name)}"
             continue
-        addresses = {f"{a['local']}/{a['prefixlen']}" for a in _addresses(link, "inet")}
+        addresses = {_written(address) for address in _addresses(link, "inet")}
         if addresses != {f"{nic.ip}/{nic.prefix_bits}"}:
             has = ", ".join(sorted(addresses)) or "no address"
             yield f"{nic.name} was to have {nic.ip}/{nic.prefix_bits} and has {has}"
@@ -112,9 +161,24 @@ def _link_differences(host: Host, seen: dict[str, Any]) -> Iterable[str]:
         if link["ifname"] not in {nic.name for nic in host.nics} and link["ifname"] != "lo":
             for address in _addresses(link, "inet"):
                 yield f"{link['ifname']} has {address['local']}, which is not in the plan"
-        if _no_ipv6(host):
+        if host.dual:
+            yield from _ipv6_differences(host, link)
+        elif _no_ipv6(host):
             for address in _addresses(link, "inet6"):
                 yield f"IPv6 is to be off and {link['ifname']} has {address['local']}"
+
+
+def _ipv6_differences(host: Host, link: dict[str, Any]) -> Iterable[str]:
+    name = link["ifname"]
+    wanted = next((_ipv6_of(nic) for nic in host.nics if nic.name == name), set())
+    found = _addresses(link, "inet6") if name != "lo" else []
+    have = {_written(address) for address in found}
+    if have != wanted:
+        asked, has = (", ".join(sorted(some)) or "no IPv6 address" for some in (wanted, have))
+        yield f"{name} was to have {asked} and has {has}"
+    for address in found:
+        if _not_valid(address):
+            yield f"{address['local']} of {name} is {_not_valid(address)}"
 
 
 def _table_differences(host: Host, seen: dict[str, Any]) -> Iterable[str]:
@@ -123,7 +187,7 @@ def _table_differences(host: Host, seen: dict[str, Any]) -> Iterable[str]:
         yield f"a route that is not in the plan: {_route_words(route)}"
     for to, dev, src in missing:
         yield f"no route {to} dev {dev}" + (f" src {src}" if src else "")
-    want, have = {(entry.ip, entry.dev): entry.mac for entry in host.neighbours}, _neighbours(seen)
+    want, have = {(entry.ip, entry.dev): entry.mac for entry in host.neighbours}, _neighbours(host, seen)
     for ip, dev in sorted(want.keys() | have.keys()):
         if want.get((ip, dev)) != have.get((ip, dev)):
             yield (
@@ -152,25 +216,41 @@ def _no_ipv6(host: Host) -> bool:
 
 
 def _routes(host: Host, seen: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[str, str, str | None]]]:
-    """Routes there that should not be, and the other way round. The kernel's own, one a subnet, are right."""
+    """Routes there that should not be, and the other way round. The kernel's own, one a subnet, are right.
+
+    Among them is one for IPv6 multicast on every interface, without which nothing could be sent through that one.
+    Where a program names no interface, the lowest metric decides, and that is the planned one's.
+    """
     want = {(_prefix(route.to), route.dev): route.src for route in host.routes}
-    own = {
+    own: dict[tuple[str, str], str | None] = {
         (str(ipaddress.ip_interface(f"{nic.ip}/{nic.prefix_bits}").network), nic.name): nic.ip for nic in host.nics
     }
+    if host.dual:
+        own[str(ipaddress.IPv6Network("::1")), "lo"] = None
     extra, found = [], set()
     for route in seen["routes"]:
         key = (_prefix(route["dst"]), route.get("dev", ""))
-        plain = route.get("type", "unicast") == "unicast" and "gateway" not in route
-        src = route.get("prefsrc")
+        src, kernels = route.get("prefsrc"), route.get("protocol") == "kernel"
+        if key[0] == _GROUPS6:
+            if kernels:
+                continue
+            plain = route.get("metric") == _GROUPS6_METRIC and "gateway" not in route
+        else:
+            plain = route.get("type", "unicast") == "unicast" and "gateway" not in route
         if plain and key in want and key not in found and want[key] in (None, src):
             found.add(key)
-        elif not (plain and route.get("protocol") == "kernel" and own.get(key) == src):
+        elif not (plain and kernels and key in own and own[key] == src):
             extra.append(route)
     return extra, [(to, dev, src) for (to, dev), src in want.items() if (to, dev) not in found]
 
 
 def _prefix(text: str) -> str:
     return str(ipaddress.ip_network("0.0.0.0/0" if text == "default" else text))
+
+
+def _table(to: str) -> str:
+    """IPv6 finds a route for every multicast address in the table `local`, before it looks into `main`."""
+    return "local" if to == _GROUPS6 else "main"
 
 
 def _route_words(route: dict[str, Any]) -> str:
@@ -183,11 +263,11 @@ def _route_words(route: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def _neighbours(seen: dict[str, Any]) -> dict[tuple[str, str], str]:
+def _neighbours(host: Host, seen: dict[str, Any]) -> dict[tuple[str, str], str]:
     return {
         (entry["dst"], entry["dev"]): entry.get("lladdr", "")
         for entry in seen["neighbours"]
-        if "PERMANENT" in entry.get("state", ()) and ":" not in entry["dst"]
+        if "PERMANENT" in entry.get("state", ()) and (host.dual or ":" not in entry["dst"])
     }
 
 
@@ -240,17 +320,17 @@ def _ping_is_refused() -> bool:
     return False
 
 
-def _readable(seen: dict[str, Any]) -> dict[str, Any]:
+def _readable(host: Host, seen: dict[str, Any]) -> dict[str, Any]:
     return {
         "interfaces": {
             link["ifname"]: {
                 "mac": link["address"],
                 "mtu": link["mtu"],
-                "addresses": [f"{a['local']}/{a['prefixlen']}" for a in link.get("addr_info", ())],
+                "addresses": [_written(address) for address in link.get("addr_info", ())],
             }
             for link in seen["links"]
         },
         "routes": [_route_words(route) for route in seen["routes"]],
-        "neighbours": {f"{ip} dev {dev}": mac for (ip, dev), mac in _neighbours(seen).items()},
+        "neighbours": {f"{ip} dev {dev}": mac for (ip, dev), mac in _neighbours(host, seen).items()},
         "sysctls": seen["sysctls"],
     }

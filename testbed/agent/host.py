@@ -17,6 +17,8 @@ class Nic:
     ip: str
     prefix_bits: int
     mac: str
+    ip6: str | None = None  # on a dual network
+    prefix6_bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Host:
         if self.netns >= 0:
             os.close(self.netns)
             self.netns = -1
+
+    @property
+    def dual(self) -> bool:
+        return any(nic.ip6 for nic in self.nics)
 
     def nic_of(self, network: str) -> Nic | None:
         return next((nic for nic in self.nics if nic.network == network), None)

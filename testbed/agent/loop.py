@@ -18,7 +18,7 @@ from typing import Any
 
 import testbed
 from testbed import linux
-from testbed.agent import baseline, counters, filters, links, namespaces, processes, sockets
+from testbed.agent import baseline, counters, filters, links, namespaces, passage, processes, sockets
 from testbed.agent.canary import Canary
 from testbed.agent.cpu_wait import CpuWait
 from testbed.agent.host import Host
@@ -86,6 +86,7 @@ class Agent:
             host.open()
             self.hosts[host.name] = host
             seen[host.name] = baseline.apply(host)
+        passage.prove(wanted)
         return {"hosts": seen}
 
     def _forget_hosts(self) -> list[str]:

@@ -82,10 +82,12 @@ def batch(tool: str, lines: Iterable[str], netns: int | None = None, doing: str 
         run([tool, "-batch", "-"], stdin, netns, doing)
 
 
-def ask(tool: str, lines: Iterable[str], netns: int | None = None, doing: str = "") -> list[Any]:
+def ask(
+    tool: str, lines: Iterable[str], netns: int | None = None, doing: str = "", options: Sequence[str] = ()
+) -> list[Any]:
     """The JSON answers to several `show` lines, in their order. Raises CommandError."""
     stdin = "".join(f"{line}\n" for line in lines)
-    output = run([tool, "-j", "-d", "-s", "-batch", "-"], stdin, netns, doing)
+    output = run([tool, *options, "-j", "-d", "-s", "-batch", "-"], stdin, netns, doing)
     answers, at, decoder = [], 0, json.JSONDecoder()
     while output[at:].strip():
         at += len(output[at:]) - len(output[at:].lstrip())

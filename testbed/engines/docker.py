@@ -36,7 +36,7 @@ from testbed.engines.docker_process import DockerChannel, DockerProcess
 from testbed.engines.holder import holder_elf
 from testbed.engines.janitor import IN_FLIGHT_S
 from testbed.engines.launchers import LIBRARY
-from testbed.errors import EngineError, HostError
+from testbed.errors import CapabilityError, EngineError, HostError
 from testbed.plan.types import Host, Network, Plan
 
 __all__ = ["DockerEngine", "daemon_answers", "sweep"]
@@ -97,13 +97,24 @@ class DockerEngine:
 
     def taken(self) -> frozenset[str]:
         """Subnets of the daemon's networks, and what its machine has routes to. Raises EngineError."""
+        return self._pools() | set(self._facts["routes"])
+
+    def _pools(self) -> frozenset[str]:
         with asking("listing the daemon's networks"):
             networks = self._api.networks()
         pools = [pool for network in networks for pool in (network.get("IPAM") or {}).get("Config") or []]
-        return frozenset({pool["Subnet"] for pool in pools if "Subnet" in pool} | set(self._facts["routes"]))
+        return frozenset(pool["Subnet"] for pool in pools if "Subnet" in pool)
 
     def up(self, plan: Plan, shut_door: Callable[[list[str]], None]) -> dict[str, int]:
-        """Raises AddressTaken, HostError (no such image), EngineError, and what `shut_door` raises."""
+        """Raises AddressTaken, HostError (no such image), EngineError, and what `shut_door` raises.
+
+        CapabilityError for a dual network on a machine without IPv6.
+        """
+        dual = [network.name for network in plan.networks if network.subnet6]
+        if dual and not self._facts["ipv6"]:
+            raise CapabilityError(
+                f"network {', '.join(dual)} has `ip: dual`, and the kernel of the daemon's machine has no IPv6"
+            )
         self._labels[docker_owner.SCENARIO] = plan.scenario
         images = self._images(plan)
         try:
@@ -269,7 +280,7 @@ class DockerEngine:
                 self._api.create_network(name, labels=self._labels, **options)
             except docker.errors.APIError as problem:
                 if "overlap" in explanation(problem):
-                    raise AddressTaken(network.subnet) from problem
+                    raise AddressTaken(docker_host.in_use(network, self._pools())) from problem
                 raise
         return bridge
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from docker.types import LogConfig, Ulimit
@@ -31,6 +31,9 @@ def network_options(network: Network, bridge: str) -> dict[str, Any]:
 
     What a daemon's own settings might change is said as well, so that a network is the same everywhere.
     """
+    pools = [(network.subnet, network.gateway)]
+    if network.subnet6 is not None:
+        pools.append((network.subnet6, str(network.gateway6)))
     return {
         "driver": "bridge",
         "options": {
@@ -41,15 +44,29 @@ def network_options(network: Network, bridge: str) -> dict[str, Any]:
         },
         "ipam": {
             "Driver": "default",
-            "Config": [{"Subnet": str(ipaddress.ip_network(network.subnet)), "Gateway": network.gateway}],
+            "Config": [
+                {"Subnet": str(ipaddress.ip_network(subnet)), "Gateway": gateway} for subnet, gateway in pools
+            ],
         },
+        "enable_ipv6": network.subnet6 is not None,
     }
 
 
+def in_use(network: Network, pools: Iterable[str]) -> str:
+    """Which of the network's subnets overlaps one of `pools`. Docker only says that one does."""
+    if network.subnet6 is not None:
+        six = ipaddress.ip_network(network.subnet6)
+        if any(six.version == (pool := ipaddress.ip_network(one)).version and six.overlaps(pool) for one in pools):
+            return network.subnet6
+    return network.subnet
+
+
 def endpoint(interface: Interface, api_version: str) -> dict[str, Any]:
-    """Its address; and its MAC where Docker can be asked for one on each network. Elsewhere its default is the
+    """Its addresses; and its MAC where Docker can be asked for one on each network. Elsewhere its default is the
     plan's, and the agent sets it in any case."""
     asked = {"ipv4_address": interface.ip}
+    if interface.ip6 is not None:
+        asked["ipv6_address"] = interface.ip6
     return asked if version_lt(api_version, "1.44") else asked | {"mac_address": interface.mac}
 
 
@@ -69,7 +86,7 @@ def host_config(host: Host, named: Named, holds: bool, facts: Mapping[str, Any])
         "binds": {named(volume): {"bind": path, "mode": "rw"} for volume, path in host.volumes},
         "dns": ["127.0.0.1"],  # what asks Docker's own resolver all the same gets no further than the host
         # What does not hold starts to serve before /etc/hosts can be written as a whole.
-        "extra_hosts": None if holds else {name: address for address, names in host.names for name in names},
+        "extra_hosts": None if holds else [f"{name}:{ip}" for ip, names in host.names for name in names],
         "log_config": LogConfig(type="none"),
     }
 

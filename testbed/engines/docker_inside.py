@@ -32,19 +32,22 @@ def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
 
 
 def routes(shown: str) -> list[str]:
-    """Where this machine can send to, from `ip -j -4 route show table all`: subnets, without the default route."""
+    """Where this machine can send to, from `ip -j route show table all`: subnets, without the default route."""
     found = {route["dst"] for route in json.loads(shown) if route.get("type", "unicast") == "unicast"}
-    return sorted(dst if "/" in dst else f"{dst}/32" for dst in found - {"default"})
+    return sorted(dst if "/" in dst else f"{dst}/{128 if ':' in dst else 32}" for dst in found - {"default"})
 
 
 def facts() -> dict[str, Any]:
     """What the engine has to know of the daemon's machine: what is routed, open files a process may have, IPv6."""
-    argv = ["ip", "-j", "-4", "route", "show", "table", "all"]
-    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    ipv6 = Path("/proc/sys/net/ipv6").exists()
+    found = []
+    for version in ("-4", "-6") if ipv6 else ("-4",):
+        argv = ["ip", "-j", version, "route", "show", "table", "all"]
+        found += routes(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
     return {
-        "routes": routes(shown),
+        "routes": found,
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        "ipv6": Path("/proc/sys/net/ipv6").exists(),
+        "ipv6": ipv6,
     }
 
 

@@ -70,8 +70,9 @@ class FakeEngine:
 
     def up(self, plan: Plan, shut_door: Callable[[list[str]], None]) -> dict[str, int]:
         for network in plan.networks:
-            if network.subnet in self._clash:
-                raise AddressTaken(network.subnet)
+            for subnet in (network.subnet, network.subnet6):
+                if subnet in self._clash:
+                    raise AddressTaken(subnet)
         self.fail_if("up")
         self.plan = plan
         self.files = {host.name: {} for host in plan.hosts}
@@ -123,9 +124,8 @@ class FakeEngine:
         if self.plan is None:
             return None
         for host in self.plan.hosts:
-            named = host.name == target or any(i.ip == target for i in host.interfaces)
             mine = {i.network for i in self.plan.host(source).interfaces}
-            if named and any(i.network in mine and target in (host.name, i.ip) for i in host.interfaces):
+            if any(i.network in mine and target in (host.name, i.ip, i.ip6) for i in host.interfaces):
                 return host.name
         return None
 
@@ -194,10 +194,15 @@ class _Verbs:
     def do_read(self, path: str) -> int:
         return self.say(self.engine.files[self.process.host][path].decode())
 
-    def do_serve(self, port: str) -> int | str:
+    def do_serve(self, port: str, bind: str = "0.0.0.0") -> int | str:
         self.process.tcp_port = int(port)
         exit = self.pause(3600)
         return 0 if exit == "SIGTERM" else exit
+
+    def do_resolve(self, host: str) -> int:
+        assert self.engine.plan is not None
+        names = self.engine.plan.host(self.process.host).names
+        return self.say(" ".join(address for address, known in names if host in known))
 
     def do_ask(self, host: str, port: str) -> int:
         target = self.engine.reach(self.process.host, host)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
+from itertools import chain
 
 from testbed.plan.types import Host, Interface, Neighbour, Network, Route
 from testbed.scenario.addresses import Addresses
@@ -20,6 +21,21 @@ SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": "1",
     "net.ipv6.conf.default.disable_ipv6": "1",
 }
+# Of a host on a dual network, in this order: `all` changes the others. What appears later, such as the way to the
+# wire, has no IPv6.
+SYSCTLS6 = {
+    "net.ipv6.conf.all.disable_ipv6": "0",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+    "net.ipv6.conf.all.forwarding": "0",
+    "net.ipv6.conf.all.accept_dad": "0",  # the interface's own is not enough: the larger of the two counts
+}
+DUAL_INTERFACE = {
+    "disable_ipv6": "0",
+    "accept_ra": "0",  # nor does such a host solicit routers
+    "autoconf": "0",
+    "accept_dad": "0",  # an address that is being checked cannot be bound for a second
+    "addr_gen_mode": "1",  # none: the agent sets the link-local address, so that it is the same on every engine
+}
 # What Docker gives a container by default (moby: oci/caps/defaults.go), without NET_RAW.
 FOREIGN_CAPABILITIES = (
     "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
@@ -27,12 +43,25 @@ FOREIGN_CAPABILITIES = (
 ).split()
 Names = tuple[tuple[str, tuple[str, ...]], ...]  # /etc/hosts: (address, names)
 GROUP_ROUTES = ("224.0.0.0/4", "255.255.255.255/32")  # multicast and limited broadcast, on the first interface
+GROUP_ROUTE6 = "ff00::/8"  # on the first interface of a dual network
+LINK_LOCAL = "fe80::/64"
 
 
 def networks(there: Topology, addresses: Addresses) -> tuple[Network, ...]:
     return tuple(
-        Network(name, str(addresses.subnets[name]), str(addresses.gateway(name))) for name in there.networks
+        Network(
+            name,
+            str(addresses.subnets[name]),
+            str(addresses.gateway(name)),
+            _text(addresses.subnets6.get(name)),
+            _text(addresses.gateway6(name)),
+        )
+        for name in there.networks
     )
+
+
+def _text(address: object) -> str | None:
+    return None if address is None else str(address)
 
 
 def hosts(there: Topology, addresses: Addresses) -> tuple[Host, ...]:
@@ -51,7 +80,10 @@ def _interfaces(member: Member, addresses: Addresses) -> tuple[Interface, ...]:
     for number, network in enumerate(member.networks):
         ip = addresses.of[member.name, network]
         mac = ":".join(f"{byte:02x}" for byte in b"\x02\x42" + ip.packed)
-        made.append(Interface(f"eth{number}", network, str(ip), addresses.subnets[network].prefixlen, mac))
+        prefix_bits = addresses.subnets[network].prefixlen
+        ip6 = addresses.of6(member.name, network)
+        prefix6_bits = None if ip6 is None else addresses.subnets6[network].prefixlen
+        made.append(Interface(f"eth{number}", network, str(ip), prefix_bits, mac, _text(ip6), prefix6_bits))
     return tuple(made)
 
 
@@ -69,20 +101,34 @@ def _host(member: Member, own: tuple[Interface, ...], names: Names, neighbours: 
         names=names,
         routes=_routes(own),
         neighbours=neighbours,
-        sysctls={**SYSCTLS, **{str(name): str(value) for name, value in written.sysctls.items()}},
+        sysctls={**sysctls(own), **{str(name): str(value) for name, value in written.sysctls.items()}},
         capabilities=tuple(dict.fromkeys(str(one) for one in given if one not in written.cap_drop)),
         volumes=tuple((str(volume), str(path)) for volume, path in written.volumes),
         programs=tuple(program_id for program_id, _ in member.programs()),
     )
 
 
+def sysctls(interfaces: tuple[Interface, ...]) -> dict[str, str]:
+    """What our own host has. IPv6 is off but on interfaces of dual networks."""
+    if not any(interface.ip6 for interface in interfaces):
+        return dict(SYSCTLS)
+    made = SYSCTLS | SYSCTLS6
+    for interface in interfaces:
+        own = DUAL_INTERFACE if interface.ip6 else {"disable_ipv6": "1"}
+        made |= {f"net.ipv6.conf.{interface.name}.{name}": value for name, value in own.items()}
+    return made
+
+
 def _names(mine: tuple[str, ...], there: Topology, interfaces: dict[str, tuple[Interface, ...]]) -> Names:
     """/etc/hosts of the hosts on the networks `mine`.
 
     A name is the address on the first shared network, or where none is shared the first address: so that isolation
-    is seen as a packet that does not arrive, and not as a name that is not known.
+    is seen as a packet that does not arrive, and not as a name that is not known. The same goes for IPv6, which
+    comes after IPv4; a host without it has none of it in its file.
     """
+    six = any(there.networks[network].dual for network in mine)
     lines: list[tuple[str, tuple[str, ...]]] = [("127.0.0.1", ("localhost",))]
+    lines += [("::1", ("localhost",))] if six else []
     for other in there.hosts:
         theirs = interfaces[other]
         on = {interface.network: interface for interface in theirs}
@@ -90,6 +136,12 @@ def _names(mine: tuple[str, ...], there: Topology, interfaces: dict[str, tuple[I
         for interface in theirs:
             full = f"{other}.{interface.network}"
             lines.append((interface.ip, (other, full) if interface is main else (full,)))
+        theirs6 = [interface for interface in theirs if six and interface.ip6]
+        main6 = next((on[network] for network in mine if network in on and on[network].ip6), None)
+        main6 = main6 or next(iter(theirs6), None)
+        for interface in theirs6:
+            full = f"{other}.{interface.network}"
+            lines.append((interface.ip6 or "", (other, full) if interface is main6 else (full,)))
     return tuple(lines)
 
 
@@ -101,6 +153,12 @@ def _routes(interfaces: tuple[Interface, ...]) -> tuple[Route, ...]:
         made.append(Route(str(subnet), interface.name, interface.ip))
     if interfaces:
         made += [Route(to, interfaces[0].name) for to in GROUP_ROUTES]
+    dual = [interface for interface in interfaces if interface.ip6]
+    for interface in dual:
+        subnet6 = IPv6Interface(f"{interface.ip6}/{interface.prefix6_bits}").network
+        made += [Route(str(subnet6), interface.name), Route(LINK_LOCAL, interface.name)]
+    if dual:
+        made.append(Route(GROUP_ROUTE6, dual[0].name))
     return tuple(made)
 
 
@@ -111,21 +169,24 @@ class _Neighbours:
         self._interfaces = interfaces
         self._on: dict[str, list[Interface]] = {network: [] for network in there.on}
         self._place: dict[tuple[str, str], int] = {}
-        self._everyone: dict[tuple[str, str], tuple[Neighbour, ...]] = {}
+        self._everyone: dict[tuple[str, str], tuple[tuple[Neighbour, ...], ...]] = {}
         for host, own in interfaces.items():
             for interface in own:
                 self._place[host, interface.network] = len(self._on[interface.network])
                 self._on[interface.network].append(interface)
 
     def of(self, host: str) -> tuple[Neighbour, ...]:
-        made: tuple[Neighbour, ...] = ()
+        made: list[Neighbour] = []
         for interface in self._interfaces[host]:
             everyone = self._all(interface.network, interface.name)
             here = self._place[host, interface.network]
-            made += everyone[:here] + everyone[here + 1 :]
-        return made
+            made += chain.from_iterable(everyone[:here] + everyone[here + 1 :])
+        return tuple(made)
 
-    def _all(self, network: str, dev: str) -> tuple[Neighbour, ...]:
+    def _all(self, network: str, dev: str) -> tuple[tuple[Neighbour, ...], ...]:
+        """By host on that network, in the order of `_place`."""
         if (network, dev) not in self._everyone:
-            self._everyone[network, dev] = tuple(Neighbour(one.ip, one.mac, dev) for one in self._on[network])
+            self._everyone[network, dev] = tuple(
+                tuple(Neighbour(ip, one.mac, dev) for ip in (one.ip, one.ip6) if ip) for one in self._on[network]
+            )
         return self._everyone[network, dev]

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from testbed.conditions.condition import Condition
-from testbed.plan.hosts import SYSCTLS
+from testbed.plan.hosts import sysctls
 from testbed.plan.types import Host, Plan, Program
 from testbed.scenario.units import (
     format_ns,
@@ -83,7 +83,9 @@ def _networks(plan: Plan) -> Iterator[Sequence[str]]:
     for network in plan.networks:
         count = sum(any(one.network == network.name for one in host.interfaces) for host in plan.hosts)
         hosts = "1 host" if count == 1 else f"{count} hosts"
-        yield network.name, network.subnet, f"gateway {network.gateway}, shut", hosts
+        subnet = " ".join(filter(None, (network.subnet, network.subnet6)))
+        gateway = " ".join(filter(None, (network.gateway, network.gateway6)))
+        yield network.name, subnet, f"gateway {gateway}, shut", hosts
 
 
 def _interfaces(plan: Plan) -> Iterator[Sequence[str]]:
@@ -94,6 +96,8 @@ def _interfaces(plan: Plan) -> Iterator[Sequence[str]]:
             name = host.name if interface is host.interfaces[0] else ""
             ip = f"{interface.ip}/{interface.prefix_bits}"
             yield name, interface.name, interface.network, ip, interface.mac
+            if interface.ip6:
+                yield "", "", "", f"{interface.ip6}/{interface.prefix6_bits}"
 
 
 def _differences(plan: Plan) -> Iterator[Sequence[str]]:
@@ -110,8 +114,9 @@ def _different(host: Host) -> Iterator[str]:
         yield f"built from {host.build}"
     if host.capabilities:
         yield f"capabilities {' '.join(host.capabilities)}"
+    usual = sysctls(host.interfaces)
     for name, value in host.sysctls.items():
-        if SYSCTLS.get(name) != value:
+        if usual.get(name) != value:
             yield f"{name}={value}"
     for volume, path in host.volumes:
         yield f"volume {volume} on {path}"

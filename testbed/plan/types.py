@@ -21,6 +21,8 @@ class Network:
     name: str
     subnet: str  # "198.18.0.0/24"
     gateway: str  # the address Docker gives its bridge; no host uses it, and the door in front of it is shut
+    subnet6: str | None = None  # "2001:2::/64" of a dual network
+    gateway6: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Interface:
     ip: str
     prefix_bits: int
     mac: str  # 02:42 + the four bytes of the address: what Docker gives by default, set and read back anyway
+    ip6: str | None = None  # on a dual network
+    prefix6_bits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from testbed.conditions.condition import Condition
 from testbed.measure.records import Judgement, ProgramRecord, Records
-from testbed.plan.types import Link, Plan
+from testbed.plan.types import Interface, Link, Plan
 from testbed.scenario.units import format_ns, format_rate, format_ratio, format_size
 
 COLOR = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "skip": "cyan"}
@@ -54,10 +54,15 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _address(interface: Interface, named: bool) -> str:
+    both = " ".join(filter(None, (interface.ip, interface.ip6)))
+    return f"{both} ({interface.network})" if named else both
+
+
 def _hosts(plan: Plan, records: Records) -> Table:
     table = _table("host", "address", "program", "ended", "after")
     for host in plan.hosts:
-        addresses = ", ".join(f"{i.ip} ({i.network})" if len(plan.networks) > 1 else i.ip for i in host.interfaces)
+        addresses = ", ".join(_address(i, len(plan.networks) > 1) for i in host.interfaces)
         first = True
         for id in host.programs or ("",):
             name = host.name if first else ""

@@ -5,23 +5,37 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from testbed.scenario.source import Report
 from testbed.scenario.topology import Topology
 
 POOL = IPv4Network("198.18.0.0/15")  # for benchmarks between networks: RFC 2544, appendix C.2.2
 USUAL_PREFIX = 24
+POOL6 = IPv6Network("2001:2::/48")  # for the same: RFC 5180, section 8, with erratum 1752
+PREFIX6 = 64
 
 
 @dataclass(frozen=True)
 class Addresses:
     subnets: dict[str, IPv4Network]
     of: dict[tuple[str, str], IPv4Address]  # (host, network)
+    subnets6: dict[str, IPv6Network]  # of the dual networks
 
     def gateway(self, network: str) -> IPv4Address:
         """The first address. No host has it."""
         return self.subnets[network].network_address + 1
+
+    def gateway6(self, network: str) -> IPv6Address | None:
+        """The first address of a dual network."""
+        return self.subnets6[network].network_address + 1 if network in self.subnets6 else None
+
+    def of6(self, host: str, network: str) -> IPv6Address | None:
+        """The same place in the subnet as the host's IPv4 address has in its own; None: it has none."""
+        if network not in self.subnets6 or (host, network) not in self.of:
+            return None
+        place = int(self.of[host, network]) - int(self.subnets[network].network_address)
+        return self.subnets6[network].network_address + place
 
     def seen_from(self, there: Topology, viewer: str | None, host: str) -> IPv4Address | None:
         """Its address on the first network shared with `viewer`, else its first one; None: it has none."""
@@ -29,14 +43,20 @@ class Addresses:
         networks = shared or there.hosts[host].networks
         return self.of.get((host, networks[0])) if networks else None
 
+    def seen6_from(self, there: Topology, viewer: str, host: str) -> IPv6Address | None:
+        """The same of IPv6: on the first shared network that is dual, else on the host's first dual one."""
+        networks = (*there.shared(viewer, host), *there.hosts[host].networks)
+        return next((ip for network in networks if (ip := self.of6(host, network)) is not None), None)
+
 
 def allocate(there: Topology, taken: Iterable[str], report: Report) -> Addresses:
     """Explicit subnets as they are, for the others the next free ones of the pool, a /24 or what the hosts need.
 
-    `taken` holds subnets in CIDR form; what is IPv6 among them does not matter here. Problems are reported at the
-    network or address that has them, or at the scenario (None) when the pool has no room.
+    Dual networks get the next free /64 of the IPv6 pool, too. `taken` holds subnets of both versions in CIDR form.
+    Problems are reported at the network or address that has them, or at the scenario (None) when a pool has no
+    room.
     """
-    used = _ipv4(taken)
+    used, used6 = _by_version(taken)
     subnets: dict[str, IPv4Network] = {}
     for name, network in there.networks.items():
         if network.subnet is None:
@@ -66,12 +86,29 @@ def allocate(there: Topology, taken: Iterable[str], report: Report) -> Addresses
         subnets[name] = found
         start = int(found.broadcast_address) + 1
     in_order = {name: subnets[name] for name in there.networks if name in subnets}
-    return Addresses(in_order, _hosts(there, in_order, report))
+    return Addresses(in_order, _hosts(there, in_order, report), _subnets6(there, used6, report))
 
 
-def _ipv4(subnets: Iterable[str]) -> list[IPv4Network]:
-    networks = (ipaddress.ip_network(text, strict=False) for text in sorted(subnets))
-    return [network for network in networks if isinstance(network, IPv4Network)]
+def _by_version(subnets: Iterable[str]) -> tuple[list[IPv4Network], list[IPv6Network]]:
+    networks = [ipaddress.ip_network(text, strict=False) for text in sorted(subnets)]
+    return (
+        [network for network in networks if isinstance(network, IPv4Network)],
+        [network for network in networks if isinstance(network, IPv6Network)],
+    )
+
+
+def _subnets6(there: Topology, used: list[IPv6Network], report: Report) -> dict[str, IPv6Network]:
+    """A /64 for each dual network, in file order."""
+    made: dict[str, IPv6Network] = {}
+    free = (subnet for subnet in POOL6.subnets(new_prefix=PREFIX6) if not any(map(subnet.overlaps, used)))
+    for name, network in there.networks.items():
+        if network.dual:
+            found = next(free, None)
+            if found is None:
+                report(None, f"no room in {POOL6} for the network {name}", "fewer networks with `ip: dual`")
+                break
+            made[name] = found
+    return made
 
 
 def _room(subnet: IPv4Network) -> int:

@@ -19,7 +19,7 @@ MINUTE_NS = 60 * 10**9
 class Network(Part):
     a: ClassVar[str] = "a network"
     may_be_empty: ClassVar[bool] = True
-    later: ClassVar[frozenset[str]] = frozenset({"ip", "mtu", "outside"})
+    later: ClassVar[frozenset[str]] = frozenset({"mtu", "outside"})
     instead: ClassVar[dict[str, str]] = {
         "driver": "every network is an isolated one; leave it out",
         "internal": "every network is an isolated one; leave it out",
@@ -30,6 +30,11 @@ class Network(Part):
     subnet: values.Subnet | None = Field(
         None, description="IPv4 in CIDR form; by default a free part of 198.18.0.0/15"
     )
+    ip: values.IpVersions = Field("4", description="4, or dual: IPv4 and IPv6")
+
+    @property
+    def dual(self) -> bool:
+        return self.ip == "dual"
 
 
 class Attachment(Part):

@@ -318,9 +318,12 @@ Count = Annotated[int, whole(1, MOST_HOSTS, "a whole number")]
 # -- addresses and paths ---------------------------------------------------------------------------------
 
 
+DUAL = "`ip: dual` gives the network a part of 2001:2::/48, and its hosts addresses there"
+
+
 def subnet(text: Text) -> Text:
     if ":" in text:
-        raise Refused(f"`{short(text)}`: IPv6 {LATER}")
+        raise Refused(f"`{short(text)}`: an IPv6 `subnet` {LATER}", DUAL)
     try:
         network = ipaddress.IPv4Network(text)
     except ValueError as problem:
@@ -334,7 +337,7 @@ def subnet(text: Text) -> Text:
 
 def address(text: Text) -> Text:
     if ":" in text:
-        raise Refused(f"`{short(text)}`: IPv6 {LATER}")
+        raise Refused(f"`{short(text)}`: an IPv6 `address` {LATER}", DUAL)
     try:
         ipaddress.IPv4Address(text)
     except ValueError as problem:
@@ -342,6 +345,17 @@ def address(text: Text) -> Text:
     return text
 
 
+def ip_versions(text: Text) -> Text:
+    if text == "6":
+        raise Refused(f"`ip: 6` {LATER}", "`ip: dual` has both")
+    if text not in ("4", "dual"):
+        raise Refused(f"`{short(text)}` is no version of IP for a network", "4 or dual")
+    return text
+
+
+IpVersions = Annotated[
+    str, Reads(simple(ip_versions, "a version of IP"), {"enum": [4, "4", "dual"]}, otherwise=Text("4"))
+]
 Subnet = Annotated[str, Reads(simple(subnet, "a subnet"), {"type": "string"})]
 Address = Annotated[str, Reads(simple(address, "an address"), {"type": "string"})]
 

@@ -1,4 +1,4 @@
-"""What `$name`, `$index`, `$ip`, `$seed`, `$host.ip` and `$host.network.ip` stand for."""
+"""What `$name`, `$index`, `$ip`, `$seed`, `$host.ip` and `$host.network.ip` stand for, `.ip6` too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from testbed.scenario.addresses import Addresses
 from testbed.scenario.commands import Variable, expand
-from testbed.scenario.fields import LATER, Refused, did_you_mean, short
+from testbed.scenario.fields import Refused, did_you_mean, short
 from testbed.scenario.topology import Member, Topology
 
 OWN = ("name", "index", "ip", "seed")
@@ -30,11 +30,9 @@ class Scope:
         parts = variable.parts
         if variable.written.startswith("${") and not variable.written.endswith("}"):
             raise Refused(f"`{short(variable.written)}` has no }}", "$$ is a dollar")
-        if parts[-1] == "ip6" and len(parts) > 1:
-            raise Refused(f"`{variable.written}`: IPv6 {LATER}")
         if len(parts) == 1:
             return self._own(parts[0], variable.written)
-        if parts[-1] not in ("ip", "ip4") or len(parts) > 3:
+        if parts[-1] not in ("ip", "ip4", "ip6") or len(parts) > 3:
             raise self._unknown(variable.written)
         return self._address(parts, variable.written)
 
@@ -56,6 +54,8 @@ class Scope:
             raise Refused(f"`{written}`: {host} is {len(members)} hosts", f"name one of them: ${members[0]}.ip")
         if host not in self.there.hosts:
             raise self._unknown(written)
+        if parts[-1] == "ip6":
+            return self._address6(host, parts[1:-1], written)
         if len(parts) == 2:
             address = self.addresses.seen_from(self.there, self.host.name, host)
         else:
@@ -64,6 +64,17 @@ class Scope:
             networks = ", ".join(self.there.hosts[host].networks)
             raise Refused(f"`{written}`: {host} has no address there", f"it is on {networks or 'no network'}")
         return str(address)
+
+    def _address6(self, host: str, network: tuple[str, ...], written: str) -> str:
+        found = self.addresses.of6(host, network[0]) if network else None
+        if not network:
+            found = self.addresses.seen6_from(self.there, self.host.name, host)
+        if found is None:
+            where = f"it is on {', '.join(self.there.hosts[host].networks) or 'no network'}"
+            raise Refused(
+                f"`{written}`: {host} has no IPv6 address there", f"{where}; `ip: dual` gives a network both"
+            )
+        return str(found)
 
     def _unknown(self, written: str) -> Refused:
         return Refused(f"`{short(written)}` stands for nothing", lambda: self._meant(written.strip("${}")))
@@ -76,5 +87,5 @@ class Scope:
         if bare == "name.ip":
             return "this host's own address is $ip"
         known = [*(f"${own}" for own in OWN), *(f"${host}.ip" for host in self.there.hosts)]
-        every = "$name $index $ip $seed $HOST.ip $HOST.NETWORK.ip; $$ is a dollar"
+        every = "$name $index $ip $seed $HOST.ip $HOST.ip6 $HOST.NETWORK.ip; $$ is a dollar"
         return did_you_mean(f"${bare}", known, every)

@@ -7,9 +7,10 @@ import sys
 import time
 
 
-def serve(port: str) -> None:
+def serve(port: str, bind: str = "0.0.0.0") -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    listener = socket.create_server(("0.0.0.0", int(port)))
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    listener = socket.create_server((bind, int(port)), family=family)
     while True:
         connection, _ = listener.accept()
         connection.sendall(os.environ["TESTBED_HOST"].encode())
@@ -25,6 +26,11 @@ def ask(host: str, port: str) -> None:
     except OSError as problem:
         print(problem, file=sys.stderr)
         sys.exit(3)
+
+
+def resolve(host: str) -> None:
+    """The addresses that a program is given which takes either version, in their order."""
+    print(*(found[4][0] for found in socket.getaddrinfo(host, 1, type=socket.SOCK_STREAM)))
 
 
 def stubborn(seconds: str) -> None:
@@ -54,6 +60,7 @@ VERBS = {
     "stubborn": stubborn,
     "serve": serve,
     "ask": ask,
+    "resolve": resolve,
     "write": write,
     "read": read,
 }

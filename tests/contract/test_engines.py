@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from testbed.agent.baseline import link_local
 from testbed.agent.client import AgentClient
 from testbed.engines import fake
 from testbed.engines.api import Command, Engine, Process
@@ -33,6 +34,17 @@ hosts:
   a: {networks: [left]}
   b: {networks: [left, right]}
   c: {networks: [right]}
+"""
+DUAL_NETWORKS = """
+testbed: 1
+about: Two networks with IPv6, one without.
+duration: 1 s
+networks: {left: {ip: dual}, right: {ip: dual}, plain: }
+hosts:
+  a: {networks: [left]}
+  b: {networks: [plain, left, right]}
+  c: {networks: [right]}
+  d: {networks: [plain]}
 """
 
 
@@ -145,6 +157,60 @@ def test_hosts_on_different_networks_cannot_talk_even_by_address(up: Lab) -> Non
     for running, host in ((server, "c"), (other, "b")):
         up.agent.signal(host, running.process.pid, "KILL", tree=True)
         assert running.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def dual(new_engine: MakeEngine) -> Iterator[Lab]:
+    with lab(new_engine, DUAL_NETWORKS) as made:
+        yield made
+
+
+def address6(up: Lab, host: str, network: str) -> str:
+    found = next(i.ip6 for i in up.plan.host(host).interfaces if i.network == network)
+    assert found is not None
+    return found
+
+
+def test_hosts_on_a_dual_network_talk_by_ipv6_and_nobody_else(dual: Lab) -> None:
+    server = dual.start("b", "serve", "7000", "::")
+    dual.await_port("b", server.process, 7000)
+    assert dual.run("a", "ask", address6(dual, "b", "left"), "7000").text == "b"
+    assert dual.run("c", "ask", address6(dual, "b", "right"), "7000").text == "b"
+    assert dual.run("a", "ask", "b", "7000").text == "b", "by name, and by IPv4 at the same socket"
+    assert dual.run("a", "ask", address6(dual, "b", "right"), "7000").exit == 3, (
+        "not through a host that is on both"
+    )
+    assert dual.run("d", "ask", address6(dual, "b", "left"), "7000").exit == 3, "it has no IPv6"
+    other = dual.start("c", "serve", "7001", "::")
+    dual.await_port("c", other.process, 7001)
+    assert dual.run("a", "ask", address6(dual, "c", "right"), "7001").exit == 3
+    assert dual.run("a", "ask", address6(dual, "b", "left"), "7999").exit == 4, "it is there, and nobody listens"
+    for running, host in ((server, "b"), (other, "c")):
+        dual.agent.signal(host, running.process.pid, "KILL", tree=True)
+        assert running.process.wait(10)
+
+
+def test_a_name_is_both_addresses_and_ipv4_comes_first(dual: Lab) -> None:
+    ip = next(i.ip for i in dual.plan.host("b").interfaces if i.network == "left")
+    assert dual.run("a", "resolve", "b").text == f"{ip} {address6(dual, 'b', 'left')}"
+    assert ":" not in dual.run("d", "resolve", "b").text
+
+
+def test_the_baseline_of_a_dual_network_reads_back(dual: Lab) -> None:
+    """The same on every engine: the planned addresses and one link-local address, made of the MAC."""
+    seen = dual.agent.hosts(dual.plan, dual.pids)
+    if dual.engine.name == "fake":
+        return
+    for host in dual.plan.hosts:
+        for nic in host.interfaces:
+            planned_here = {f"{nic.ip}/{nic.prefix_bits}"}
+            if nic.ip6:
+                planned_here |= {f"{nic.ip6}/{nic.prefix6_bits}", f"{link_local(nic.mac)}/64"}
+            assert set(seen[host.name]["interfaces"][nic.name]["addresses"]) == planned_here
+        assert seen[host.name]["sysctls"].keys() == host.sysctls.keys()
+    assert seen["d"]["interfaces"]["lo"]["addresses"] == ["127.0.0.1/8"]
+    assert not any("default" in route or "::/0" in route for route in seen["b"]["routes"])
+    assert "multicast ff00::/8 dev eth1 metric 1" in seen["b"]["routes"], "its first dual network"
 
 
 def test_nobody_listening_is_told_apart_from_nobody_there(up: Lab) -> None:

@@ -202,7 +202,8 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(sys.argv[2].encode(), (s
 """
 LISTEN = """
 import socket, sys
-server = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+server = socket.create_server((sys.argv[2], int(sys.argv[1])), family=family)
 print("READY", flush=True)
 while True:
     server.accept()
@@ -211,9 +212,9 @@ while True:
 
 
 @contextmanager
-def machine_listens(docker_host: str, port: int) -> Iterator[Callable[[], int]]:
+def machine_listens(docker_host: str, port: int, bind: str = "0.0.0.0") -> Iterator[Callable[[], int]]:
     """A TCP listener on the daemon's machine; gives a function that counts what it accepted."""
-    argv = command_on_its_machine(docker_host, [sys.executable, "-c", LISTEN, str(port)])
+    argv = command_on_its_machine(docker_host, [sys.executable, "-c", LISTEN, str(port), bind])
     said = bytearray()
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as listener:
         assert listener.stdout is not None

@@ -216,3 +216,131 @@ def test_ipv6_is_as_it_likes_where_the_plan_does_not_switch_it_off() -> None:
     seen = right()
     spoil(seen, "ipv6")
     assert baseline.differences(host(sysctls={}), seen) == []
+
+
+# -- a host on a dual network, and on one without IPv6
+
+DUAL = (
+    Nic("eth0", "lan", "198.18.0.2", 24, MAC0, "2001:2::2", 64),
+    Nic("eth1", "wan", "198.18.1.2", 24, MAC1),
+)
+LINK_LOCAL, PEER6 = "fe80::42:c6ff:fe12:2", "2001:2::3"
+
+
+def dual_host() -> Host:
+    return host(
+        nics=DUAL,
+        routes=(
+            *host().routes,
+            Route("2001:2::/64", "eth0"),
+            Route("fe80::/64", "eth0"),
+            Route("ff00::/8", "eth0"),
+        ),
+        neighbours=(*host().neighbours, Neighbour(PEER6, PEER_MAC, "eth0")),
+        sysctls={"net.ipv6.conf.all.disable_ipv6": "0"},
+    )
+
+
+def address6(local: str, prefix_bits: int = 64, **more: Any) -> dict[str, Any]:
+    return {"family": "inet6", "local": local, "prefixlen": prefix_bits} | more
+
+
+def dual_right() -> dict[str, Any]:
+    seen = right()
+    seen["links"][0]["addr_info"].append(address6("::1", 128))
+    seen["links"][1]["addr_info"] += [address6("2001:2::2", nodad=True), address6(LINK_LOCAL, nodad=True)]
+    seen["routes"] += [
+        route("::1", "lo", protocol="kernel", metric=256),
+        route("2001:2::/64", protocol="kernel", metric=256),
+        route("fe80::/64", protocol="kernel", metric=256),
+        route("ff00::/8", "eth1", type="multicast", protocol="kernel", metric=256),
+        route("ff00::/8", type="multicast", metric=1),
+        route("ff00::/8", type="multicast", protocol="kernel", metric=256),
+    ]
+    seen["neighbours"].append({"dst": PEER6, "dev": "eth0", "lladdr": PEER_MAC, "state": ["PERMANENT"]})
+    seen["sysctls"] = {"net.ipv6.conf.all.disable_ipv6": "0"}
+    return seen
+
+
+def test_the_link_local_address_is_the_macs() -> None:
+    """The example of RFC 2464, section 5, has 34-56-78-9A-BC-DE: 36:56:78:FF:FE:9A:BC:DE."""
+    assert baseline.link_local("34:56:78:9a:bc:de") == "fe80::3656:78ff:fe9a:bcde"
+    assert baseline.link_local(MAC0) == LINK_LOCAL
+
+
+def test_a_dual_host_that_is_right_is_left_alone() -> None:
+    assert baseline.address_commands(dual_host(), dual_right()) == []
+    assert baseline.table_commands(dual_host(), dual_right()) == []
+    assert baseline.differences(dual_host(), dual_right()) == []
+
+
+def test_addresses_that_come_too_late_or_by_themselves_go() -> None:
+    seen = dual_right()
+    seen["links"][1]["addr_info"] = [
+        address6("2001:2::2", tentative=True),
+        address6("2001:2::99"),
+        address6("fe80::dead"),
+    ]
+    seen["links"][2]["addr_info"].append(address6("fe80::beef"))
+    assert baseline.address_commands(dual_host(), seen) == [
+        "addr del 2001:2::2/64 dev eth0",
+        "addr del 2001:2::99/64 dev eth0",
+        "addr del fe80::dead/64 dev eth0",
+        "addr del fe80::beef/64 dev eth1",
+        "addr add 2001:2::2/64 dev eth0 nodad",
+        f"addr add {LINK_LOCAL}/64 dev eth0 nodad",
+    ]
+
+
+def test_ipv6_routes_too_many_and_too_few() -> None:
+    seen = dual_right()
+    del seen["routes"][-2]
+    seen["routes"] += [
+        route("::/0", gateway="2001:2::1", metric=1024),
+        route("ff00::/8", "eth1", type="multicast", metric=1),
+        route("fe80::/64", "eth1", protocol="kernel", metric=256),
+    ]
+    assert baseline.table_commands(dual_host(), seen) == [
+        "route del ::/0 via 2001:2::1 dev eth0 metric 1024 table main",
+        "route del multicast ff00::/8 dev eth1 metric 1 table local",
+        "route del fe80::/64 dev eth1 metric 256 table main",
+        "route add multicast ff00::/8 metric 1 dev eth0 table local",
+    ]
+    assert "no route ff00::/8 dev eth0" in baseline.differences(dual_host(), seen)
+
+
+@pytest.mark.parametrize(
+    ("place", "address", "said"),
+    [
+        (1, address6("2001:2::9"), "eth0 was to have 2001:2::2/64, fe80::42:c6ff:fe12:2/64 and has 2001:2::2/64, "
+         "2001:2::9/64, fe80::42:c6ff:fe12:2/64"),
+        (2, address6("fe80::1"), "eth1 was to have no IPv6 address and has fe80::1/64"),
+        (1, None, "eth0 was to have 2001:2::2/64, fe80::42:c6ff:fe12:2/64 and has 2001:2::2/64"),
+    ],
+)  # fmt: skip
+def test_each_difference_of_ipv6_addresses(place: int, address: dict[str, Any] | None, said: str) -> None:
+    seen = dual_right()
+    addresses = seen["links"][place]["addr_info"]
+    if address is None:
+        addresses.pop()
+    else:
+        addresses.append(address)
+    assert baseline.differences(dual_host(), seen) == [said]
+
+
+@pytest.mark.parametrize("word", ["tentative", "dadfailed"])
+def test_an_address_that_cannot_be_used_yet_is_a_difference(word: str) -> None:
+    seen = dual_right()
+    seen["links"][1]["addr_info"][1][word] = True
+    assert baseline.differences(dual_host(), seen) == [f"2001:2::2 of eth0 is {word}"]
+
+
+def test_an_ipv6_neighbour_is_a_neighbour() -> None:
+    seen = dual_right()
+    del seen["neighbours"][-1]
+    assert baseline.table_commands(dual_host(), seen) == [
+        f"neigh replace {PEER6} lladdr {PEER_MAC} nud permanent dev eth0"
+    ]
+    assert baseline.differences(dual_host(), seen) == [
+        f"neighbour {PEER6} dev eth0 was to be {PEER_MAC} and is absent"
+    ]

@@ -300,7 +300,15 @@ def test_hosts_of_a_plan() -> None:
         "name": "b",
         "pid": 12,
         "interfaces": [
-            {"name": "eth0", "network": "lan", "ip": "198.18.0.3", "prefix_bits": 24, "mac": "02:42:c6:12:00:03"}
+            {
+                "name": "eth0",
+                "network": "lan",
+                "ip": "198.18.0.3",
+                "prefix_bits": 24,
+                "mac": "02:42:c6:12:00:03",
+                "ip6": None,
+                "prefix6_bits": None,
+            }
         ],
         "routes": [{"to": "224.0.0.0/4", "dev": "eth0", "src": None}],
         "neighbours": [],

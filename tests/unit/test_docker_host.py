@@ -14,6 +14,7 @@ from testbed.engines.docker_host import (
     endpoint,
     host_config,
     hosts_file,
+    in_use,
     network_options,
 )
 from testbed.plan.types import Host, Interface, Network
@@ -49,7 +50,7 @@ def test_a_host_without_a_network_has_none() -> None:
 
 def test_what_serves_from_its_first_moment_knows_the_names_from_then() -> None:
     names = host_config(HOST, named, False, FACTS)["extra_hosts"]
-    assert names == {"localhost": "127.0.0.1", "sensor": "198.18.0.2", "sensor.lan": "198.18.0.2"}
+    assert names == ["localhost:127.0.0.1", "sensor:198.18.0.2", "sensor.lan:198.18.0.2"]
 
 
 @pytest.mark.parametrize(("allowed", "given"), [(1048576, 65536), (65536, 65536), (20000, 20000), (-1, 65536)])
@@ -95,6 +96,35 @@ def test_a_network_leads_nowhere_and_has_the_plans_addresses() -> None:
     assert options["ipam"]["Config"] == [{"Subnet": "198.18.0.0/24", "Gateway": "198.18.0.1"}]
 
 
+DUAL = Network("lan", "198.18.0.0/24", "198.18.0.1", "2001:2::/64", "2001:2::1")
+
+
+def test_a_dual_network_has_two_pools_and_its_hosts_two_addresses() -> None:
+    options = network_options(DUAL, "tb12345678n0")
+    assert options["enable_ipv6"] is True
+    assert options["ipam"]["Config"] == [
+        {"Subnet": "198.18.0.0/24", "Gateway": "198.18.0.1"},
+        {"Subnet": "2001:2::/64", "Gateway": "2001:2::1"},
+    ]
+    assert network_options(Network("lan", "198.18.0.0/24", "198.18.0.1"), "b")["enable_ipv6"] is False
+    asked = endpoint(replace(NIC, ip6="2001:2::2", prefix6_bits=64), "1.43")
+    assert asked == {"ipv4_address": "198.18.0.2", "ipv6_address": "2001:2::2"}
+
+
+@pytest.mark.parametrize(
+    ("pools", "taken"),
+    [
+        (["198.18.0.0/24", "10.0.0.0/8"], "198.18.0.0/24"),
+        (["10.0.0.0/8", "2001:2::/48"], "2001:2::/64"),
+        (["2001:2:0:1::/64"], "198.18.0.0/24"),
+        ([], "198.18.0.0/24"),  # whoever had it is gone: the next plan goes around it all the same
+    ],
+)
+def test_which_of_two_subnets_is_in_use(pools: list[str], taken: str) -> None:
+    assert in_use(DUAL, pools) == taken
+    assert in_use(replace(DUAL, subnet6=None), pools) == "198.18.0.0/24"
+
+
 def test_a_bridges_name_fits_the_kernel_also_in_a_run_of_many_networks() -> None:
     assert bridge_name("0123abcd", 7) == "tb0123abcdn7"
     assert len(bridge_name("0123abcd", 999)) <= 15
@@ -126,3 +156,6 @@ def test_routes_are_where_unicast_leads_and_never_everywhere() -> None:
     {"type":"local","dst":"127.0.0.0/8"},{"type":"broadcast","dst":"10.0.0.255"},{"dst":"10.0.0.0/24","table":"7"},
     {"type":"unicast","dst":"198.18.0.0/15","dev":"vpn"},{"type":"multicast","dst":"224.0.0.0/4"}]"""
     assert docker_inside.routes(shown) == ["10.0.0.0/24", "10.8.0.9/32", "198.18.0.0/15"]
+    shown = """[{"dst":"default","gateway":"fe80::1"},{"dst":"2001:2:0:7::/64","dev":"br-1"},
+    {"dst":"fd00::9","dev":"wg0"},{"type":"multicast","dst":"ff00::/8","dev":"eth0"},{"type":"anycast","dst":"fe80::","dev":"eth0"}]"""
+    assert docker_inside.routes(shown) == ["2001:2:0:7::/64", "fd00::9/128"]

@@ -74,6 +74,9 @@ def echo(kind: int, identifier: int, number: int) -> bytes:
         (ip6(58, echo(129, 77, 1)), "icmp6 echo reply *1"),
         (ip6(58, echo(1, 0, 0)), "icmp6 error"),
         (ip6(1, echo(8, 0, 0)), "ip6 1"),
+        (ip6(253, bytes(8)), "ip6 253"),
+        (ip6(59, b""), "ip6 59"),  # nothing follows (RFC 8200, section 4.7)
+        (ip6(44, bytes((253, 0, 0, 9)) + bytes(4) + bytes(8)), "frag6 253"),
         (ip6(0, bytes((17, 0)) + bytes(6) + ports(40000, 9000)), "udp6 *1>9000"),
         (ip6(60, bytes((17, 1)) + bytes(14) + ports(40000, 9000)), "udp6 *1>9000"),
         (ip6(51, bytes((17, 1)) + bytes(10) + ports(40000, 9000)), "udp6 *1>9000"),

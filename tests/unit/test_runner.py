@@ -134,6 +134,13 @@ def test_a_subnet_in_use_is_planned_around(bench: Bench) -> None:
     assert run.plan.networks[0].subnet != "198.18.0.0/24"
 
 
+def test_an_ipv6_subnet_in_use_is_planned_around_also_where_the_ipv4_one_is_the_files(bench: Bench) -> None:
+    bench.engine = FakeEngine(taken=["2001:2::/64"])
+    run = bench.run(GOOD + "networks: {lan: {subnet: 198.18.7.0/24, ip: dual}}\n")
+    assert run.judgement.outcome == "pass"
+    assert (run.plan.networks[0].subnet, run.plan.networks[0].subnet6) == ("198.18.7.0/24", "2001:2:0:1::/64")
+
+
 def test_one_subnet_in_use_is_planned_around_where_another_is_the_files(bench: Bench) -> None:
     bench.engine = FakeEngine(taken=["198.18.0.0/24"])
     text = GOOD + "networks: {lan: , other: {subnet: 198.18.7.0/24}}\n"

@@ -40,6 +40,12 @@ PROC_HIDDEN = (
     "kpagecgroup", "kpagecount", "kpageflags", "slabinfo", "vmallocinfo",
 )  # fmt: skip
 SYS_HIDDEN = ("firmware", "devices/virtual/powercap")
+SHARED_ETC = {
+    "hosts": "",  # each host's own are laid over these two
+    "hostname": "",
+    "resolv.conf": "# no server: names are in /etc/hosts\n",
+    "gai.conf": "precedence ::ffff:0:0/96 100\n",  # of a name's addresses IPv4 first; as in the node image
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def prepare(scratch: str, extra: Sequence[str], sockets: Iterable[str], python: 
         _show(userland, tree)
     etc = Path(scratch, "shared/etc")
     copy_public(Path("/etc"), etc)
-    for name, text in (("hosts", ""), ("hostname", ""), ("resolv.conf", "# no server: names are in /etc/hosts\n")):
+    for name, text in SHARED_ETC.items():
         etc.joinpath(name).unlink(missing_ok=True)  # often a symbolic link into /run
         etc.joinpath(name).write_text(text)
     install_programs(Path(programs), Path(scratch, "shared/opt"), python)
