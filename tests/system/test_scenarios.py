@@ -73,8 +73,9 @@ def test_without_its_ends_it_exits_as_that_outcome(path: Path, namespaces_work: 
     assert done.stdout.splitlines()[-1].startswith(f"{kind}:")
 
 
-def test_a_broadcast_reaches_every_member_with_a_fate_of_its_own(engine: str, tmp_path: Path) -> None:
-    done = testbed("run", ROOT / "tests/system/broadcast.yaml", "--engine", engine, "--results", tmp_path)
+@pytest.mark.parametrize("name", ["broadcast", "multicast6"])
+def test_a_group_frame_reaches_every_member_with_a_fate_of_its_own(name: str, engine: str, tmp_path: Path) -> None:
+    done = testbed("run", ROOT / f"tests/system/{name}.yaml", "--engine", engine, "--results", tmp_path)
     assert done.returncode == 0, said(done)
 
 
