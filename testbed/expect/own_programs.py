@@ -25,6 +25,10 @@ _REPORTED = {
         "direction:text protocol:text source_port destination_port flags:text payload_bytes fragment_offset_bytes "
         "packets packets_in packets_out with_ports without_ports later_fragments begins:text missed"
     ),
+    ("group", "receive"): "received peers error:text",
+    ("group", "send"): "sent errors error:text",
+    ("message", "receive"): "message_bytes received truncated payload_bytes peers digest:text error:text",
+    ("message", "send"): "sent unsent payload_bytes received peers errors error:text digest:text",
     ("sockets", "raw"): _TABLE,
     ("sockets", "tcp"): _TABLE,
     ("sockets", "udp"): _TABLE,
@@ -33,7 +37,7 @@ _REPORTED = {
     ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",
     ("stream", "bulk"): f"{_CLIENT} payload_bytes transfer_time_ms goodput_bit_s",
 }
-MANY_SAMPLES = frozenset({"round_trip_delay", "loss_period"})
+MANY_SAMPLES = frozenset({"round_trip_delay", "loss_period", "message"})
 
 
 @dataclass(frozen=True)

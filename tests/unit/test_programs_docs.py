@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from testbed.engines.launchers import launchers
-from testbed.programs import datagram, stream
+from testbed.programs import datagram, group, message, stream
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/programs").glob("*.md"))}
@@ -98,6 +98,18 @@ def test_the_tables_name_every_record_and_no_other() -> None:
     probe.arrived(probe.datagram(0, 0), 1)
     probe.errors["EPERM"] += 1
     assert documented("datagram probe") == keys(probe.records())
+
+    assert documented("group receive") == keys(group.Receiver().records())
+    speaker = group.Sender()
+    speaker.errors["EPERM"] += 1
+    assert documented("group send") == keys(speaker.records())
+
+    receiver = message.Receiver(1)
+    receiver.messages.add(b"")
+    assert documented("message receive") == keys(receiver.records())
+    sender = message.Sender()
+    sender.errors["EPERM"] += 1
+    assert documented("message send") == keys(sender.records())
 
     server = stream.Server(stream.echo)
     server.conversations = [stream.Conversation(1, "ECONNRESET")]

@@ -1,0 +1,178 @@
+"""UDP to many: one datagram to all members of a multicast group, or by broadcast to everybody on a network.
+
+To send takes little: the permission SO_BROADCAST for a broadcast, a reach (IP_MULTICAST_TTL) for a multicast. Who
+hears it is decided by the receivers. A broadcast is heard by every socket with that port that is not bound to one
+address of its host; a multicast by the sockets that joined the group.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import IPv4Address, ip_address
+from typing import Any
+
+from testbed.programs._common import (
+    add_client_arguments,
+    add_server_arguments,
+    client_socket,
+    doing,
+    error_name,
+    number,
+    pattern,
+    run,
+    say_ready,
+    time_ns,
+)
+
+SIZE_BYTES = 64
+RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it; a datagram lost here would look like a loss of the network
+IP_MULTICAST_ALL = 49  # include/uapi/linux/in.h; Python 3.11 has no name for it
+MREQN = struct.Struct("@4s4si")  # struct ip_mreqn, ip(7): group, address, interface (0: by the routes)
+
+
+class Receiver:
+    """A member of a group, or with none just a socket that hears broadcasts."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.peers: set[Any] = set()
+
+    def serve(self, sock: socket.socket) -> None:
+        """Never returns: SIGTERM ends it."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        say_ready()
+        while True:
+            self.receive(sock)
+
+    def receive(self, sock: socket.socket) -> None:
+        with doing("receiving"):
+            _, peer = sock.recvfrom(65536)
+        self.received += 1
+        self.peers.add(peer)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        yield {"received": self.received, "peers": len(self.peers)}
+
+
+def receiving_socket(bind: str, port: int, group: str | None, device: str | None) -> socket.socket:
+    """Raises Failed."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # several programs of one host may be members
+        with doing(f"binding {bind} port {port}"):
+            sock.bind((bind, port))
+        # else it would hear every group that any other program of this host has joined
+        sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
+        if group is not None:
+            with doing(f"joining {group}"):
+                membership = MREQN.pack(socket.inet_aton(group), bytes(4), _index(device) if device else 0)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _index(device: str) -> int:
+    """The number of an interface. Raises OSError; that of `if_nametoindex` has no errno."""
+    numbers = {name: number for number, name in socket.if_nameindex()}
+    if device not in numbers:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    return numbers[device]
+
+
+class Sender:
+    """Sends to a group or to everybody. It never learns who heard it."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.errors: Counter[str] = Counter()
+
+    def send(self, sock: socket.socket, to: tuple[Any, ...], count: int, interval_ns: int) -> None:
+        for n in range(count):
+            try:
+                sock.sendto(pattern(n, SIZE_BYTES), to)
+                self.sent += 1
+            except OSError as problem:
+                self.errors[error_name(problem)] += 1
+            time.sleep(interval_ns / 1e9)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        yield from ({"error": name} for name in self.errors)
+        yield {"sent": self.sent, "errors": self.errors.total()}
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command `group`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
+    arguments = _parser().parse_args(argv)
+    if arguments.mode == "receive":
+        receiver = Receiver()
+        return run("group receive", lambda: _receive(receiver, arguments), receiver.records)
+    sender = Sender()
+    return run("group send", lambda: _send(sender, arguments), sender.records)
+
+
+def _receive(receiver: Receiver, arguments: argparse.Namespace) -> None:
+    with receiving_socket(arguments.bind, arguments.port, arguments.join, arguments.device) as sock:
+        receiver.serve(sock)
+
+
+def _send(sender: Sender, arguments: argparse.Namespace) -> None:
+    sock, to = client_socket(socket.SOCK_DGRAM, arguments)
+    with sock:
+        if ip_address(to[0]).is_multicast:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, arguments.ttl)
+        else:  # a broadcast without this permission is refused, EACCES
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sender.send(sock, to, arguments.count, arguments.interval)
+        time.sleep(arguments.wait / 1e9)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="group", description="UDP sockets: multicast and broadcast.")
+    modes = parser.add_subparsers(dest="mode", required=True, metavar="receive|send")
+
+    receive = modes.add_parser("receive", help="count what comes, until SIGTERM")
+    add_server_arguments(receive)
+    receive.add_argument("--join", type=_multicast, metavar="IP", help="the group to join; default: none")
+    receive.add_argument("--device", metavar="NAME", help="the interface to join on; default: by the routes")
+
+    send = modes.add_parser("send", help="send to a multicast group or a broadcast address")
+    add_client_arguments(send)
+    send.add_argument("--count", type=number, default=1, metavar="N", help="how many; default 1")
+    send.add_argument("--interval", type=time_ns, default=0, metavar="TIME", help="after each; default: none")
+    send.add_argument("--ttl", type=_ttl, default=1, metavar="N", help="of multicast; default 1, this network")
+    send.add_argument(
+        "--wait", type=time_ns, default=5 * 10**8, metavar="TIME", help="for the last to arrive; default 500ms"
+    )
+    return parser
+
+
+def _multicast(text: str) -> str:
+    try:
+        if (address := IPv4Address(text)).is_multicast:
+            return str(address)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no multicast address, as in 239.1.2.3")
+
+
+def _ttl(text: str) -> int:
+    if (ttl := number(text)) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 255")
+    return ttl
+
+
+if __name__ == "__main__":
+    sys.exit(main())
