@@ -152,7 +152,7 @@ def _receive(receiver: Receiver, arguments: argparse.Namespace) -> None:
     with server_socket(socket.SOCK_DGRAM, arguments.bind, arguments.port) as sock:
         if arguments.peer is not None:
             host, its_port = arguments.peer
-            with doing(f"connecting to {host} port {its_port}"):  # sends nothing; from now on the kernel sorts
+            with doing(f"connecting to {host} port {its_port}"):  # sends nothing; what others sent before stays
                 sock.connect((host, its_port))
         receiver.serve(sock)
 
@@ -170,7 +170,7 @@ def _send(sender: Sender, arguments: argparse.Namespace) -> None:
         if arguments.dont_fragment:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
         if arguments.connect:
-            with doing("connecting"):
+            with doing(f"connecting to {host} port {its_port}"):
                 sock.connect(addresses[0])
         n = 0
         for _ in range(arguments.count):
