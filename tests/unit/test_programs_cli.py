@@ -145,6 +145,10 @@ def test_a_client_that_is_stopped_while_it_waits_writes_what_it_has() -> None:
             "datagram probe server:9 --count 1 --interval 1ms --size 64KB",
             "'64KB' is not a number with one of B kB",
         ),
+        ("ports", "required: bind|serve|ask"),
+        ("ports bind sctp --port 9", "invalid choice: 'sctp'"),
+        ("ports serve --shared", "required: --port"),
+        ("ports ask server:9", "required: --count"),
         ("stream", "required: echo|send|sink|bulk"),
         ("stream send server:9 --count 1", "required: --size"),
         ("stream send server:9 --count 1 --size 0B", "'0B' is not from 1B to 65536B"),
@@ -214,7 +218,7 @@ def test_the_programs_need_the_standard_library_alone() -> None:
     """-S leaves site-packages away, -I the environment: as in a host."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "import testbed.programs.datagram, testbed.programs.stream\n"
+        "import testbed.programs.datagram, testbed.programs.ports, testbed.programs.stream\n"
         "print(sorted(name for name in sys.modules if name.split('.')[0] == 'testbed'))"
     )
     done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True)
@@ -224,6 +228,7 @@ def test_the_programs_need_the_standard_library_alone() -> None:
             "testbed.programs",
             "testbed.programs._common",
             "testbed.programs.datagram",
+            "testbed.programs.ports",
             "testbed.programs.stream",
         ]
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from testbed.engines.launchers import launchers
-from testbed.programs import datagram, group, message, stream
+from testbed.programs import datagram, group, message, ports, stream
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/programs").glob("*.md"))}
@@ -41,7 +41,7 @@ def steps(session: str) -> list[tuple[str, list[str]]]:
 
 def shape(line: str) -> str:
     """A line without its measured numbers; counts stay."""
-    line = re.sub(r'("(?:\w+_(?:ms|s)|goodput_bit_s|retransmits)": )[0-9.e-]+', r"\1…", line)
+    line = re.sub(r'("(?:\w+_(?:ms|s)|goodput_bit_s|retransmits|local_port)": )[0-9.e-]+', r"\1…", line)
     return re.sub(r'("congestion": )"\w+"', r"\1…", line)
 
 
@@ -110,6 +110,15 @@ def test_the_tables_name_every_record_and_no_other() -> None:
     sender = message.Sender()
     sender.errors["EPERM"] += 1
     assert documented("message send") == keys(sender.records())
+    server_on_two = ports.Server()
+    server_on_two.received = {9000: 1, 9001: 2}
+    assert documented("ports serve") == keys(server_on_two.records()) | {"error"}
+    ask = ports.Ask()
+    ask.local_ports = [40000]
+    assert documented("ports ask") == keys(ask.records()) | {"error"}
+    bind = ports.Bind()
+    bind.port = 9000
+    assert documented("ports bind") == keys(bind.records()) | {"error"}
 
     server = stream.Server(stream.echo)
     server.conversations = [stream.Conversation(1, "ECONNRESET")]
