@@ -219,6 +219,19 @@ def _until_sigterm(work: Callable[[], None]) -> None:
         pass
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGTERM that comes during the body takes effect after it: what was received gets booked.
+
+    In a program with one thread: the kernel gives a signal to any thread that does not block it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def say_ready() -> None:
     """The line that whoever starts a server waits for."""
     print("READY", flush=True)

@@ -8,6 +8,7 @@ packet is seen once: one that leaves when the link lets it go, one that arrives 
 from __future__ import annotations
 
 import argparse
+import select
 import socket
 import struct
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.programs._common import doing, port, run, say_ready
+from testbed.programs._common import doing, port, run, say_ready, uninterrupted
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # include/uapi/linux/if_ether.h
 PACKET_STATISTICS = 6  # include/uapi/linux/if_packet.h; reading it gives (packets, dropped)
@@ -128,9 +129,9 @@ class Watch:
 def watch(sock: socket.socket, book: Watch) -> None:
     """Never returns: SIGTERM ends it."""
     while True:
-        with doing("receiving"):
-            data, address = sock.recvfrom(1 << 16)
-        _book(data, address, book)
+        select.select([sock], [], [])
+        with uninterrupted(), doing("receiving"):
+            _book(*sock.recvfrom(1 << 16), book)
 
 
 def rest(sock: socket.socket, book: Watch) -> None:

@@ -184,6 +184,20 @@ def test_sigterm_ends_the_work_and_not_the_writing_of_the_records() -> None:
     assert (program.returncode, out, err) == (0, '{"a": 1}\n', "")
 
 
+def test_sigterm_waits_while_something_must_not_be_interrupted() -> None:
+    code = (
+        "import os\nfrom testbed.programs._common import uninterrupted\nbooked = []\n"
+        "def work():\n"
+        "    with uninterrupted():\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n        booked.append({'a': 1})\n"
+        "    booked.append({'b': 2})\n"
+        "sys.exit(run('it', work, lambda: booked))"
+    )
+    with _python(code) as program:
+        out, err = program.communicate(timeout=30)
+    assert (program.returncode, out, err) == (0, '{"a": 1}\n', "")
+
+
 def test_a_reader_that_has_gone_is_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
