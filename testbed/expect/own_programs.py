@@ -29,9 +29,17 @@ _REPORTED = {
     ("group", "send"): "sent errors error:text",
     ("message", "receive"): "message_bytes received truncated payload_bytes peers digest:text error:text",
     ("message", "send"): "sent unsent payload_bytes received peers errors error:text digest:text",
+    ("icmp", "echo-request"): (
+        "round_trip_delay_ms sent received lost loss_ratio corrupted header_bytes error:text"
+    ),
     ("ports", "ask"): "local_port answered misnamed local_ports error:text",
     ("ports", "bind"): "bound:text port error:text",
     ("ports", "serve"): "port received misdelivered error:text",
+    ("raw", "receive"): (
+        "packet_bytes header_bytes source:text identification time_to_live received payload_bytes truncated "
+        "corrupted error:text"
+    ),
+    ("raw", "send"): "sent payload_bytes error:text",
     ("sockets", "raw"): _TABLE,
     ("sockets", "tcp"): _TABLE,
     ("sockets", "udp"): _TABLE,

@@ -14,6 +14,7 @@ import pytest
 from testbed.programs import ports
 from testbed.programs._common import Failed, Terminated
 from testbed.programs.ports import Ask, Bind, Server, bound
+from tests.unit.test_programs_docs import documented, keys
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 HERE = "127.0.0.1"
@@ -87,6 +88,7 @@ def test_bind_says_which_port_it_had(kind: socket.SocketKind) -> None:
     taker.work(kind, (HERE, 0))
     assert list(taker.records()) == [{"bound": "yes", "port": taker.port}]
     assert taker.port
+    assert documented("ports bind") == keys(taker.records()) | {"error"}
 
 
 def test_bind_lets_go_of_what_it_could_not_have() -> None:
@@ -113,6 +115,8 @@ def test_each_of_a_servers_ports_gets_what_was_sent_to_it(monkeypatch: pytest.Mo
         {"port": second, "received": 2},
         {"misdelivered": 0},
     ]
+    assert documented("ports serve") == keys(serving.records()) | {"error"}
+    assert documented("ports ask") == keys(client.records()) | {"error"}
 
 
 def test_a_datagram_that_was_meant_for_another_port_is_misdelivered(monkeypatch: pytest.MonkeyPatch) -> None:
