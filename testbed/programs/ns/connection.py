@@ -1,6 +1,6 @@
 """One end of a connection of the Sequenced Packet Protocol: bytes in, events out. No socket, no clock, no thread.
 
-Source: "Internet Transport Protocols", XNSS 028112, the chapter on SPP; where it leaves the choice, 4.3BSD's spp(4).
+Source: "Internet Transport Protocols", XNSS 028112, the part on SPP; where it leaves the choice, 4.3BSD's spp(4).
 What goes in and comes out are packets of SPP: the 12-byte header and data, without that of IDP.
 
 - `connect` or `Connection.accept`, then `send`, `send_attention` and `close` say what is wanted.
