@@ -427,6 +427,18 @@ def test_the_end_that_closed_last_stays_as_long_as_it_is_asked() -> None:
     assert server.packets_to_send(since_ns + 7 * TIMEOUT) == []
 
 
+def test_a_last_word_that_took_long_is_answered_all_the_same() -> None:
+    world, client, server = connected()
+    client.close()
+    world.run(until=lambda: bool(world.client.connection._peer_end_reply))
+    (last_word,) = client.packets_to_send(world.now_ns)
+    server.receive_packet(last_word)
+    assert server.state == "dallying"
+    late_ns = world.now_ns + 9 * TIMEOUT
+    assert len(server.packets_to_send(late_ns)) == 1
+    assert server.timer_ns() == late_ns + 4 * TIMEOUT
+
+
 def test_the_end_that_was_asked_may_send_what_it_has() -> None:
     world, client, server = connected()
     assert world.server
