@@ -40,15 +40,28 @@ _REPORTED = {
         "corrupted error:text"
     ),
     ("raw", "send"): "sent payload_bytes error:text",
+    ("idp", "echo"): "packet_type transport_control received payload_bytes error:text",
+    ("idp", "send"): "packet_type transport_control sent received corrupted lost error:text",
     ("sockets", "raw"): _TABLE,
     ("sockets", "tcp"): _TABLE,
     ("sockets", "udp"): _TABLE,
+    ("spp", "echo"): (
+        "sha256:text datastream_type connections received payload_bytes attentions packets_sent retransmits "
+        "duplicated early errors error:text"
+    ),
+    ("spp", "send"): (
+        "connect_time_ms sent received corrupted whole:text sha256:text datastream_type packets_sent retransmits "
+        "duplicated early error:text"
+    ),
     ("stream", "echo"): _SERVER,
     ("stream", "sink"): _SERVER,
     ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",
     ("stream", "bulk"): f"{_CLIENT} payload_bytes transfer_time_ms goodput_bit_s",
 }
 MANY_SAMPLES = frozenset({"round_trip_delay", "loss_period", "message"})
+MANY_SAMPLES = frozenset(
+    {"round_trip_delay", "loss_period", "datastream_type", "packet_type", "transport_control"}
+)
 
 
 @dataclass(frozen=True)
