@@ -367,6 +367,8 @@ class SequencedPacketSocket:
     def _turn(self, deadline_ns: int | None) -> None:
         """Send what is due, wait for a packet or for the next time that something is, take what has come."""
         self._flush()
+        if self.core.state == "closed":  # by the time that has passed, which is an event: nothing more will come
+            return
         if self.core.state == "failed":
             raise TimeoutError(errno.ETIMEDOUT, "the peer is silent")
         due = [at for at in (deadline_ns, self.core.timer_ns()) if at is not None]
