@@ -42,6 +42,7 @@ ROOMS = {
     "engines/lab": "engines/lab: what runs inside a lab of bare namespaces",
     "agent": "agent: the hands on the kernel, and the wire",
     "programs": "programs: what runs inside hosts",
+    "programs/ns": "programs/ns: the Network Systems protocols, in user space (packets and connection are pure)",
 }
 
 

@@ -350,7 +350,7 @@ def test_what_our_programs_report_is_what_their_reference_says() -> None:
     documented: dict[tuple[str, str], set[str]] = {}
     for heading, body in re.findall(r"^## ([^\n]+)\n(.*?)(?=^##? )", text, re.MULTILINE | re.DOTALL):
         rows = re.findall(r"^\| (`[^|]+) \|", body, re.MULTILINE)
-        keys = {key for row in rows for key in re.findall(r"`([a-z_]+)`", row)}
+        keys = {key for row in rows for key in re.findall(r"`([a-z0-9_]+)`", row)}
         for command in heading.split(", "):
             if keys and len(command.split()) == 2:
                 documented[tuple(command.split())] = keys  # type: ignore[index]
