@@ -13,8 +13,12 @@ from testbed.plan.types import Host, Program
 
 _SERVER = "connections payload_bytes errors error:text"
 _CLIENT = "connect_time_ms whole:text retransmits congestion:text error:text"
+_LINES = "sent sent_after_eof received in_order received_while_sending error:text"
+_WAYS = "forward:text backward:text error:text"
 _TABLE = "local:text remote:text state:text sockets listening established local_ports pairs"
 _REPORTED = {
+    ("abort", "send"): "payload_bytes error:text",
+    ("abort", "serve"): "connections aborted payload_bytes error:text",
     ("connections", "open"): "local:text remote:text connections local_ports",
     ("datagram", "echo"): "received echoed payload_bytes peers errors error:text",
     ("datagram", "probe"): (
@@ -42,6 +46,20 @@ _REPORTED = {
     ("raw", "send"): "sent payload_bytes error:text",
     ("idp", "echo"): "packet_type transport_control received payload_bytes error:text",
     ("idp", "send"): "packet_type transport_control sent received corrupted lost error:text",
+    ("life", "serve"): (
+        "step:text state_after_socket:text state_after_bind:text state_after_listen:text state_after_accept:text "
+        "error:text"
+    ),
+    ("life", "visit"): "before_listen:text after_listen:text after_close:text whole:text eof:text error:text",
+    ("lines", "serve"): f"{_LINES} connections",
+    ("lines", "talk"): _LINES,
+    ("names", "ask"): "local:text remote:text agree:text error:text",
+    ("names", "serve"): "bound:text local:text remote:text connections error:text",
+    ("pieces", "receive"): "reads payload_bytes sha256:text error:text",
+    ("pieces", "send"): "sends payload_bytes sha256:text error:text",
+    ("pipe", "anonymous"): _WAYS,
+    ("pipe", "named"): _WAYS,
+    ("pipe", "socketpair"): _WAYS,
     ("sockets", "raw"): _TABLE,
     ("sockets", "tcp"): _TABLE,
     ("sockets", "udp"): _TABLE,
@@ -57,6 +75,8 @@ _REPORTED = {
     ("stream", "sink"): _SERVER,
     ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",
     ("stream", "bulk"): f"{_CLIENT} payload_bytes transfer_time_ms goodput_bit_s",
+    ("unix", "meet"): "met:text remote:text error:text",
+    ("unix", "serve"): "met:text connections error:text",
 }
 MANY_SAMPLES = frozenset({"round_trip_delay", "loss_period", "message"})
 MANY_SAMPLES = frozenset(

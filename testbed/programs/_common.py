@@ -29,7 +29,7 @@ WHAT_TO_TRY = {
     "EAI_AGAIN": "in a host of the testbed, names come from /etc/hosts alone",
     "EAI_NONAME": "in a host of the testbed, names come from /etc/hosts alone",
     "ECONNREFUSED": "nothing listens there",
-    "ENOENT": "see /proc/sys/net/ipv4/tcp_available_congestion_control",
+    "EHOSTUNREACH": "nobody on that network answers for this address",
     "ENETUNREACH": "no route: are both hosts on one network?",
     "ENODEV": "see `ip link`",
     "EPERM": "raw and packet sockets need the capability NET_RAW",

@@ -134,6 +134,9 @@ class Client:
         sock, address = client_socket(socket.SOCK_STREAM, arguments)
         try:
             sock.settimeout(arguments.timeout / 1e9)
+            if arguments.user_timeout:  # tcp(7): how long sent data may stay unacknowledged; of SYNs as well
+                user_timeout_ms = arguments.user_timeout // 10**6
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
             if congestion := getattr(arguments, "congestion", None):
                 self._choose_congestion(sock, congestion)
             start_ns = time.monotonic_ns()
@@ -147,7 +150,7 @@ class Client:
 
     def _choose_congestion(self, sock: socket.socket, name: str) -> None:
         try:
-            with doing(f"choosing the congestion control {name}"):
+            with doing(f"choosing {name} out of /proc/sys/net/ipv4/tcp_available_congestion_control"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
         except Failed:  # the machine's lack and nobody's failure: the testbed skips the scenario on this record
             self.samples.append({"unsupported": f"no congestion control {name} here"})
@@ -280,6 +283,9 @@ def _parser() -> argparse.ArgumentParser:
         add_client_arguments(client)
         client.add_argument(
             "--timeout", type=_some_time, default=30 * 10**9, metavar="TIME", help="of each wait; default 30s"
+        )
+        client.add_argument(
+            "--user-timeout", type=_some_time, metavar="TIME", help="TCP_USER_TIMEOUT; default: the kernel's own"
         )
     return parser
 

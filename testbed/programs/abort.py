@@ -1,0 +1,131 @@
+"""TCP: a peer that dies in mid-transfer, and what the other end is told.
+
+A socket that is closed with SO_LINGER at zero (socket(7)) sends a reset in place of an orderly end and throws away
+what was under way, as if its program had crashed. The sender gets ECONNRESET from one call, once. From then on the
+connection does not exist, and every further send is EPIPE (RFC 9293, section 3.10.7.4; send(2)).
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import struct
+import sys
+from typing import Any
+
+from testbed.programs._common import (
+    Failed,
+    add_client_arguments,
+    add_server_arguments,
+    client_socket,
+    doing,
+    error_name,
+    run,
+    say_ready,
+    server_socket,
+    size_bytes,
+    time_ns,
+)
+
+CHUNK = bytes(1 << 14)
+ABORT = struct.pack("ii", 1, 0)  # struct linger: on, for 0 seconds
+
+
+class Server:
+    """Takes so much from each connection and then aborts it, unless the peer ends before."""
+
+    def __init__(self, after_bytes: int) -> None:
+        self.after_bytes = after_bytes
+        self.connections = self.aborted = self.payload_bytes = 0
+
+    def serve(self, listener: socket.socket) -> None:
+        """Never returns: SIGTERM ends it."""
+        with doing("listening"):
+            listener.listen()
+        say_ready()
+        while True:
+            with doing("taking from a connection"):
+                connection, _ = listener.accept()
+                self.connections += 1
+                with connection:
+                    self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
+        left = self.after_bytes
+        while left and (data := connection.recv(min(left, len(CHUNK)))):
+            left -= len(data)
+            self.payload_bytes += len(data)
+        if not left:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)  # for the close that follows
+            self.aborted += 1
+
+    def records(self) -> list[dict[str, Any]]:
+        names = ("connections", "aborted", "payload_bytes")
+        return [{name: getattr(self, name) for name in names}]
+
+
+class Client:
+    """Sends until it has sent all or is told that the connection is gone, and then asks once more."""
+
+    def __init__(self) -> None:
+        self.payload_bytes = 0
+        self.first_error: str | None = None
+
+    def send(self, sock: socket.socket, total: int) -> None:
+        """Raises Failed with what the second send got, after the first has failed."""
+        try:
+            while self.payload_bytes < total:
+                self.payload_bytes += sock.send(CHUNK[: total - self.payload_bytes])
+        except OSError as problem:
+            self.first_error = error_name(problem)
+            with doing(f"sending once more, after {self.first_error}"):
+                sock.send(CHUNK)
+            raise Failed("EBADMSG", f"after {self.first_error} the socket took more") from None
+
+    def records(self) -> list[dict[str, Any]]:
+        errors = [{"error": self.first_error}] if self.first_error else []
+        return [*errors, {"payload_bytes": self.payload_bytes}]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command `abort`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
+    arguments = _parser().parse_args(argv)
+    if arguments.mode == "serve":
+        server = Server(arguments.after)
+
+        def work_server() -> None:
+            with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
+                server.serve(listener)
+
+        return run("abort serve", work_server, server.records)
+
+    client = Client()
+
+    def work_client() -> None:
+        sock, address = client_socket(socket.SOCK_STREAM, arguments)
+        with sock:
+            sock.settimeout(arguments.timeout / 1e9)
+            with doing(f"connecting to {arguments.to[0]} port {arguments.to[1]}"):
+                sock.connect(address)
+            client.send(sock, arguments.bytes)
+
+    return run("abort send", work_client, client.records)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="abort", description="TCP sockets: a connection that is reset.")
+    modes = parser.add_subparsers(dest="mode", required=True, metavar="serve|send")
+    server = modes.add_parser("serve", help="take so much from each connection, then reset it; until SIGTERM")
+    add_server_arguments(server)
+    server.add_argument("--after", type=size_bytes, required=True, metavar="SIZE", help="how much, as in 100kB")
+    client = modes.add_parser("send", help="send, and say what the kernel says when the connection is gone")
+    add_client_arguments(client)
+    client.add_argument("--bytes", type=size_bytes, required=True, metavar="SIZE", help="how much, as in 1MB")
+    client.add_argument(
+        "--timeout", type=time_ns, default=30 * 10**9, metavar="TIME", help="of a wait; default 30s"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

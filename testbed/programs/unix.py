@@ -1,0 +1,82 @@
+"""AF_UNIX: a stream socket whose address is a path, and programs that meet there and know nothing but the path.
+
+The path is a name in the file system, and no network takes part (unix(7)): whoever sees the directory can connect.
+A name that was left behind by a server that has gone is ECONNREFUSED, one that nobody made is ENOENT. Both ends
+say on which host they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from testbed.programs._common import doing, run, say_ready
+
+
+def introduce(sock: socket.socket) -> str:
+    """Say this host's name, as a line, and return the peer's. Raises EOFError if it says none."""
+    sock.sendall(os.uname().nodename.encode() + b"\n")
+    with sock.makefile("rb") as lines:
+        line = lines.readline(256)
+    if not line.endswith(b"\n"):
+        raise EOFError("the peer closed before it said who it is")
+    return line.decode().rstrip()
+
+
+def serve(path: str, records: list[dict[str, Any]]) -> None:
+    """Bind the name, meet whoever comes, and take the name away at the end. SIGTERM ends it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        with doing(f"binding {path}"):
+            listener.bind(path)
+        try:
+            with doing(f"listening at {path}"):
+                listener.listen()
+            say_ready()
+            while True:
+                with doing("meeting a client"):
+                    connection, _ = listener.accept()
+                    with connection:
+                        records.append({"met": introduce(connection)})
+        finally:
+            Path(path).unlink(missing_ok=True)  # the kernel does not
+
+
+def meet(path: str, records: list[dict[str, Any]]) -> None:
+    """Connect to the name. The client's own end has none. Raises Failed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        with doing(f"connecting to {path}"):
+            sock.connect(path)
+        with doing(f"talking at {path}"):
+            records.append({"met": introduce(sock), "remote": sock.getpeername()})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command `unix`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
+    arguments = _parser().parse_args(argv)
+    records: list[dict[str, Any]] = []
+    work: Callable[[str, list[dict[str, Any]]], None] = serve if arguments.mode == "serve" else meet
+
+    def said() -> list[dict[str, Any]]:
+        return [*records, {"connections": len(records)}] if arguments.mode == "serve" else records
+
+    return run(f"unix {arguments.mode}", lambda: work(arguments.path, records), said)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="unix", description="UNIX sockets: a named point where programs meet.")
+    modes = parser.add_subparsers(dest="mode", required=True, metavar="serve|meet")
+    for name, what in (
+        ("serve", "bind the name and meet whoever comes, until SIGTERM"),
+        ("meet", "connect to it"),
+    ):
+        modes.add_parser(name, help=what).add_argument("path", metavar="PATH", help="as in /run/app/meet.sock")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
