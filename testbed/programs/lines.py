@@ -60,8 +60,8 @@ class Conversation:
         with sock.makefile("rb") as lines:
             for text in lines:
                 self.in_order += text == line(self.received)
-                self.received += 1
                 self.received_while_sending += self.sending
+                self.received += 1
         self.eof = True
 
     def both(self, sock: socket.socket, numbers: Iterable[int], interval_ns: int, ends_first: bool) -> None:

@@ -285,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
             "--timeout", type=_some_time, default=30 * 10**9, metavar="TIME", help="of each wait; default 30s"
         )
         client.add_argument(
-            "--user-timeout", type=_some_time, metavar="TIME", help="TCP_USER_TIMEOUT; default: the kernel's own"
+            "--user-timeout", type=_whole_ms, metavar="TIME", help="TCP_USER_TIMEOUT; default: the kernel's own"
         )
     return parser
 
@@ -301,6 +301,13 @@ def _some_time(text: str) -> int:
     time = time_ns(text)
     if not time:
         raise argparse.ArgumentTypeError(f"{text!r} leaves no time at all")
+    return time
+
+
+def _whole_ms(text: str) -> int:
+    time = _some_time(text)
+    if time % 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of ms, which the kernel counts in")
     return time
 
 

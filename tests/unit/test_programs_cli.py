@@ -155,6 +155,12 @@ def test_a_client_that_is_stopped_while_it_waits_writes_what_it_has() -> None:
         ("stream send server:9 --count 1", "required: --size"),
         ("stream send server:9 --count 1 --size 0B", "'0B' is not from 1B to 65536B"),
         ("stream send server:9 --count 1 --size 1B --timeout 0s", "'0s' leaves no time at all"),
+        ("stream send server:9 --count 1 --size 1B --user-timeout 1500us", "not a whole number of ms"),
+        ("pieces send server:9 --count 1 --size 0B", "'0B' is not from 1B to 1MiB"),
+        ("abort serve --port 9", "required: --after"),
+        ("life serve --port 9 --fault other", "invalid choice: 'other'"),
+        ("pipe named", "required: PATH"),
+        ("unix meet", "required: PATH"),
         ("stream bulk server:9 --bytes 10", "'10' is not a number with one of B kB MB GB KiB MiB GiB"),
     ],
 )

@@ -151,6 +151,12 @@ def test_a_port_that_nobody_has_is_econnrefused() -> None:
         send(f"127.0.0.1:{port}", "--count", "1", "--size", "10B")
 
 
+def test_the_user_timeout_is_set_on_the_socket() -> None:
+    words = ("--count", "1", "--size", "1B", "--user-timeout", "1500ms")
+    with serving(lambda connection: None) as to, stream.Send().connect(arguments("send", to, *words)) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1500
+
+
 def test_requests_keep_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[int] = []
     monkeypatch.setattr(stream, "_sleep_until", pauses.append)
