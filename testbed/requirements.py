@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from testbed.plan.types import Plan
@@ -11,7 +12,7 @@ from testbed.plan.types import Plan
 
 def unmet(plan: Plan, engine: str) -> list[str]:
     """Why this plan cannot run on this engine here; empty if it can. One reason for each requirement."""
-    reasons = [reason for word in plan.requires if (reason := _unmet(word, engine))]
+    reasons = list(unmet_words(plan.requires, engine).values())
     dual = [network.name for network in plan.networks if network.subnet6]
     if dual and engine == "namespaces" and not _has_ipv6():  # docker's hosts may be on another machine's kernel
         reasons.append(
@@ -21,6 +22,11 @@ def unmet(plan: Plan, engine: str) -> list[str]:
     if foreign and engine != "docker":
         reasons.append(f"`image:` and `build:` need the docker engine (host {', '.join(foreign)})")
     return reasons
+
+
+def unmet_words(requires: Iterable[object], engine: str) -> dict[str, str]:
+    """Of these requirements, those that are missing here, each with its reason."""
+    return {word: reason for word in map(str, requires) if (reason := _unmet(word, engine))}
 
 
 def _unmet(word: str, engine: str) -> str:
@@ -43,6 +49,7 @@ def _has_netem() -> bool:
 
 
 def _has_sctp() -> bool:
+    """By asking for a socket: then the kernel loads its module, for any user, and hosts have net.sctp.* to set."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
