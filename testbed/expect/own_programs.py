@@ -16,6 +16,7 @@ _CLIENT = "connect_time_ms whole:text retransmits congestion:text error:text"
 _LINES = "sent sent_after_eof received in_order received_while_sending error:text"
 _WAYS = "forward:text backward:text error:text"
 _TABLE = "local:text remote:text state:text sockets listening established local_ports pairs"
+_RECORDS = "sent received intact shortened corrupted whole:text error:text"
 _REPORTED = {
     ("abort", "send"): "payload_bytes error:text",
     ("abort", "serve"): "connections aborted payload_bytes error:text",
@@ -60,6 +61,13 @@ _REPORTED = {
     ("pipe", "anonymous"): _WAYS,
     ("pipe", "named"): _WAYS,
     ("pipe", "socketpair"): _WAYS,
+    ("sctp", "echo"): "received payload_bytes peers associations pieces errors error:text",
+    ("sctp", "send"): f"{_RECORDS} pieces",
+    ("seqpacket", "echo"): "connections received payload_bytes truncated ended errors error:text",
+    ("seqpacket", "send"): f"{_RECORDS} end_of_file:text",
+    ("seqpacket", "where"): (
+        "unix:text unix_error:text sctp:text sctp_error:text tcp:text tcp_error:text ns:text ns_error:text"
+    ),
     ("sockets", "raw"): _TABLE,
     ("sockets", "tcp"): _TABLE,
     ("sockets", "udp"): _TABLE,

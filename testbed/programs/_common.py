@@ -14,7 +14,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
@@ -158,13 +158,16 @@ def endpoint(address: tuple[Any, ...]) -> str:
 
 
 @contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Turn an OSError or EOFError of the body into Failed: what was being done, what came back, what to try."""
+def doing(what: str, hints: Mapping[str, str] = WHAT_TO_TRY) -> Iterator[None]:
+    """Turn an OSError or EOFError of the body into Failed: what was being done, what came back, what to try.
+
+    `hints` by the symbol of the error; those for IP when nothing else is said.
+    """
     try:
         yield
     except (OSError, EOFError) as problem:
         name = error_name(problem)
-        hint = f" ({WHAT_TO_TRY[name]})" if name in WHAT_TO_TRY else ""
+        hint = f" ({hints[name]})" if name in hints else ""
         raise Failed(name, f"{what}: {name}: {getattr(problem, 'strerror', None) or problem}{hint}") from problem
 
 

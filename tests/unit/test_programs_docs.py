@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from testbed.engines.launchers import launchers
-from testbed.programs import datagram, group, message, ports, stream
+from testbed.programs import datagram, group, message, ports, sctp, seqpacket, stream
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/programs").glob("*.md"))}
@@ -129,6 +129,14 @@ def test_the_tables_name_every_record_and_no_other() -> None:
     assert documented("stream send") == keys(stream.Send().records()) | of_all_clients | {"round_trip_delay_ms"}
     printed = next(line for line in PAGES["stream"].splitlines() if "goodput_bit_s" in line and line[0] == "{")
     assert documented("stream bulk") == set(json.loads(printed))
+
+    book = seqpacket.Book([1], 1)
+    assert documented("seqpacket echo") == keys(seqpacket.Echo().records())
+    assert documented("seqpacket send") == keys(book.records()) | {"end_of_file"}
+    refusals = {f"{family}_error" for family in seqpacket.FAMILIES}
+    assert documented("seqpacket where") == {*seqpacket.FAMILIES, *refusals}
+    assert documented("sctp echo") == keys(sctp.Echo().records())
+    assert documented("sctp send") == keys(book.records()) | {"pieces"}
 
 
 def test_every_command_has_its_page_and_its_row_in_the_overview() -> None:
