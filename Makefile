@@ -12,7 +12,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help scenario scenarios test lint clean
+.PHONY: help scenario scenarios test test-kernel lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,9 @@ scenarios: $(READY) ## run them all, some at once: make scenarios [ENGINE=...] [
 
 test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures
 	@$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+
+test-kernel: $(DEV) ## scenarios that need SCTP, under Debian's user-mode-linux (and kmod), as root or anybody
+	@TESTBED_REQUIRE=uml $(VENV)/bin/pytest -v tests/kernel $(ARGS)
 
 lint: $(DEV) ## style, types and import rules
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

@@ -1,0 +1,130 @@
+"""What this machine's kernel lacks, under user-mode Linux, on bare namespaces: run by `make test-kernel`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from testbed.catalogue import scenarios_in
+from testbed.scenario import parse
+from tests.command import ROOT, clean_environment
+from tests.conftest import missing, processes_below
+from tests.kernel import boot
+
+CONTROL = Path(__file__).with_name("udp-loss-gently.yaml")
+NEEDS_SCTP = [
+    path for path in scenarios_in(ROOT / "scenarios") if "sctp" in parse(path.read_text(), path.name).requires
+]
+TIMEOUT_S = 240  # a run takes 10 s there, and a machine may be busy
+
+
+def under_uml(*argv: str | Path, timeout_s: float = TIMEOUT_S) -> boot.Ran:
+    try:
+        return boot.run([str(word) for word in argv], timeout_s)
+    except boot.NoKernel as problem:
+        missing("uml", str(problem))
+        raise
+
+
+def testbed(*words: str | Path) -> list[str | Path]:
+    options = ("--engine", "namespaces", "--results", "/run/tmp/results")
+    return [sys.executable, "-m", "testbed.cli", *words, *options]
+
+
+testbed.__test__ = False  # type: ignore[attr-defined]
+
+
+def ordinary_user() -> list[str]:
+    """The words that run a command as somebody who is not root there. Skips where nobody else can read Python."""
+    uid = str(os.geteuid() or 65534)
+    nobody = [
+        "setpriv",
+        "--reuid",
+        uid,
+        "--regid",
+        uid,
+        "--clear-groups",
+        "env",
+    ]  # setpriv itself may still read all
+    if os.geteuid() == 0:
+        tried = subprocess.run([*nobody, sys.executable, "-c", "import testbed"], cwd=ROOT, capture_output=True)
+        if tried.returncode != 0:
+            pytest.skip(f"{sys.executable} and {ROOT} cannot be read by other users than root")
+    return nobody
+
+
+def test_there_is_something_that_needs_this_kernel() -> None:
+    assert [path.stem for path in NEEDS_SCTP] == ["seqpacket-sctp"]
+
+
+def test_nothing_is_loaded_before_it_is_asked_for() -> None:
+    ran = under_uml("sh", "-c", "uname -r; id -u; grep -c . /proc/modules; touch /run/exchange/x /nowhere")
+    release, uid, modules, refused = ran.output.splitlines()
+    assert release != os.uname().release
+    assert (uid, modules, ran.status) == ("0", "0", 1), str(ran)
+    assert "Read-only file system" in refused
+
+
+@pytest.mark.parametrize("path", NEEDS_SCTP, ids=lambda path: path.stem)
+def test_a_scenario_that_needs_sctp_passes(path: Path) -> None:
+    ran = under_uml(*testbed("run", path, "--strict"))
+    assert ran.status == 0, str(ran)
+    assert "\npass: " in ran.output, str(ran)
+
+
+@pytest.mark.parametrize("path", NEEDS_SCTP, ids=lambda path: path.stem)
+def test_and_is_proven_able_to_fail(path: Path) -> None:
+    ran = under_uml(*testbed("prove", path))
+    assert ran.status == 0, str(ran)
+    assert f"{path.stem} when " in ran.output, str(ran)
+
+
+def test_where_there_is_sctp_it_is_found() -> None:
+    ran = under_uml(*testbed("run", "seqpacket-where", "--strict"))
+    assert ran.status == 0, str(ran)
+    ran = under_uml(sys.executable, "-m", "testbed.programs.seqpacket", "where")
+    assert '"sctp": "offered"' in ran.output, str(ran)
+
+
+def test_the_control_passes_as_root() -> None:
+    ran = under_uml(*testbed("run", CONTROL, "--strict"))
+    assert ran.status == 0, str(ran)
+
+
+@pytest.mark.parametrize("path", [CONTROL, *NEEDS_SCTP], ids=lambda path: path.stem)
+def test_as_an_ordinary_user_it_passes_too(path: Path) -> None:
+    ran = under_uml(*ordinary_user(), *testbed("run", path, "--strict"))
+    assert ran.status == 0, str(ran)
+
+
+def test_an_exit_status_gets_out() -> None:
+    assert under_uml("sh", "-c", "exit 7").status == 7
+
+
+def test_when_the_time_is_over_everything_ends() -> None:
+    ran = under_uml("sh", "-c", "echo here; sleep 600", timeout_s=15)
+    assert ran.status is None
+    assert "linux.uml" not in " ".join(processes_below(os.getpid()).values())
+
+
+def test_when_the_test_process_is_killed_everything_ends(tmp_path: Path) -> None:
+    text = "from tests.kernel import boot; boot.run(['sleep', '600'], 600)"
+    environment = clean_environment() | {"TMPDIR": str(tmp_path)}
+    user = subprocess.Popen([sys.executable, "-c", text], cwd=ROOT, env=environment)
+    deadline = time.monotonic() + 60
+    while "sleep 600" not in "".join(path.read_text() for path in tmp_path.glob("*/command")) or not any(
+        "linux.uml" in line for line in processes_below(user.pid).values()
+    ):
+        assert user.poll() is None and time.monotonic() < deadline, "it did not start"
+        time.sleep(0.05)
+    user.send_signal(signal.SIGKILL)
+    user.wait()
+    while "linux.uml" in " ".join(processes_below(os.getpid()).values()):
+        assert time.monotonic() < deadline, "it is still there"
+        time.sleep(0.05)
