@@ -1,7 +1,8 @@
 """What a program's records say: its own metrics, those that the scenario declares for it, and the built-in ones.
 
-A line of standard output that is one JSON object is a record, and each of its keys one sample of a metric. What
-is no record is left alone: programs may print what they like. Nothing is judged here.
+A line of standard output that is one JSON object is a record, and so is an indented one from its `{` to its `}`:
+iperf3 prints its whole report so. Each of its keys is one sample of a metric. What is no record is left alone:
+programs may print what they like. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -106,11 +107,31 @@ def built_in(record: ProgramRecord, name: str) -> Samples | None:
 
 
 def _records(stdout: bytes) -> Iterator[dict[str, Any]]:
+    """Line by line, but from a line that is `{` to one that is `}`: there indented JSON begins and ends."""
+    held: list[bytes] = []
     for line in stdout.splitlines():
-        line = line.strip()
-        if line.startswith(b"{") and line.endswith(b"}"):
+        alone = line.rstrip()
+        if alone == b"{":
+            yield from _of(held)
+            held = [line]
+        elif alone == b"}" and held:
+            whole = list(_of([b"\n".join([*held, line])]))
+            yield from whole or _of(held)
+            held = []
+        elif held:
+            held.append(line)
+        else:
+            yield from _of([line])
+    yield from _of(held)
+
+
+def _of(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Those of these texts that are one JSON object each."""
+    for text in texts:
+        text = text.strip()
+        if text.startswith(b"{") and text.endswith(b"}"):
             try:
-                entry = json.loads(line, parse_float=Decimal, parse_constant=_refuse)
+                entry = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
             except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict):

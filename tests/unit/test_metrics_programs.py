@@ -142,6 +142,36 @@ def test_json_looks_into_objects() -> None:
     assert found["c"] == Samples("size", [3000, 500])
 
 
+def test_indented_json_is_one_record() -> None:
+    iperf3 = {"start": {"port": 5201}, "end": {"sum": {"lost_packets": 7}}, "title": "udp"}
+    record = printed(
+        "- - -", json.dumps(iperf3, indent="\t"), {"n": 1}, json.dumps({"n": 2, "in": [{"n": 9}]}, indent=1)
+    )
+    found = report(record, [Declared("lost", json_path="end.sum.lost_packets")]).samples
+    assert found["lost"].values == [7] and found["title"].values == ["udp"]
+    assert found["n"].values == [1, 2], "what stands inside of an object is no record of its own"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{\n"n": 5',  # never closed
+        b'x {\n"n": 5\n}',
+        b'{\n"n": 5\n} x',
+        b'{\n"n": 5\n}, {"n": 6}',
+        b'[\n{\n"n": 5,\n}\n]',
+        b'{\n"n": NaN\n}',
+        b'{\n"n": 5, "m": "\xff"\n}',
+        b'{\n"n": 5, "m": "two\nlines"\n}',
+        b"{\n{\n{\n}\n}\n}",
+        b'{"n":\n' * 5000,
+    ],
+)
+def test_what_is_not_indented_json_is_no_record_and_hides_none(text: bytes) -> None:
+    record = ProgramRecord("host.program", "run", 100, None, 350, 0, stdout=text + b'\n{"n": 1}\r\n \t{"n": 2} \n')
+    assert report(record).samples["n"].values == [1, 2]
+
+
 def test_a_declared_metric_may_be_a_ratio_with_counts_inside() -> None:
     record = printed({"udp": {"loss": {"count": 3, "of": 30}}})
     assert report(record, [Declared("l", json_path="udp.loss")]).samples["l"].values == [Counts(3, 30)]
