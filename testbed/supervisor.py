@@ -16,6 +16,7 @@ from testbed.engines.api import Command, Engine, Process
 from testbed.errors import CommandNotFound, EngineError
 from testbed.lifecycle import Lifecycle, Signal, Start
 from testbed.measure.records import ProgramRecord
+from testbed.packages import install
 from testbed.plan.types import Plan, Program
 from testbed.results import Results
 
@@ -190,7 +191,7 @@ def look_up(plan: Plan, find: Callable[[str, str, str, str], str | None]) -> Non
 
     `find(host, command, path, working_dir)` looks inside a host. Raises CommandNotFound naming all that are not.
     """
-    missing = []
+    missing, words = [], []
     for program in plan.programs:
         for argv in (program.argv, program.ready.argv):
             search = program.environment.get("PATH")
@@ -198,8 +199,11 @@ def look_up(plan: Plan, find: Callable[[str, str, str, str], str | None]) -> Non
                 continue
             if argv and find(program.host, argv[0], search, program.working_dir) is None:
                 missing.append(f"{program.id}: no command {argv[0]!r} in host {program.host} (PATH={search})")
+                words.append(argv[0])
     if missing:
+        debian = f"; Debian: {line}" if (line := install(words)) else ""
         hint = (
-            "install it on the machine (namespaces), use an `image:` that has it (docker), or name it in `files:`"
+            f"install it on the machine (namespaces{debian}), use an `image:` that has it (docker), "
+            "or name it in `files:`"
         )
         raise CommandNotFound("; ".join(missing) + f"; {hint}")

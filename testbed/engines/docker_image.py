@@ -27,13 +27,13 @@ from testbed.engines.docker_host import HOLD
 from testbed.engines.holder import holder_elf
 from testbed.engines.launchers import LIBRARY, launchers
 from testbed.errors import EngineError, HostError
+from testbed.packages import PACKAGES
 
 NODE, BASE, BUILT = "testbed-node", "testbed-base", "testbed-build"  # names of images; the tags are hashes
 REGISTRY_BASE = "python:3.11-slim-bookworm"
 PYTHON = "/opt/testbed/python"
 
 SUITE = "bookworm"
-PACKAGES = ("python3", "iproute2", "iputils-ping", "netcat-openbsd")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 MMDEBSTRAP = (
     "mmdebstrap", "--quiet", "--variant=apt", "--mode=auto", f"--include={','.join(PACKAGES)}",
@@ -229,7 +229,7 @@ def _base_tar(name: str, say: Say) -> Path:
         with (directory / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once, the second one waits and then finds it there
             if not tar.is_file():
-                say(f"making {tar} from Debian's packages; this takes half a minute, once")
+                say(f"making {tar} from Debian's packages; this takes a minute, once")
                 _mmdebstrap(directory / f"{name}.partial.tar")
                 (directory / f"{name}.partial.tar").rename(tar)
     except OSError as problem:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 
 from testbed.catalogue import scenarios_in
+from testbed.packages import PACKAGE_OF, install
+from testbed.plan import plan
 from testbed.requirements import unmet_words
 from testbed.scenario import load
 from tests.command import ENGINES, ROOT, said, testbed
@@ -21,8 +25,15 @@ NEGATIVE = scenarios_in(ROOT / "scenarios" / "negative")
 
 
 def lacking(path: Path, engine: str) -> dict[str, str]:
-    """What a file requires and this machine has not. `make test-kernel` runs those that require SCTP."""
-    return unmet_words(load(path).requires, engine)
+    """What a file needs and this machine has not. `make test-kernel` runs those that require SCTP."""
+    scenario = load(path)
+    lacks = dict(unmet_words(scenario.requires, engine))
+    where = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    words = {program.argv[0] for program in plan(scenario).programs} & PACKAGE_OF.keys()
+    commands = {word for word in words if not shutil.which(word, path=where)}
+    if engine == "namespaces" and commands:  # hosts there are made of this machine's own programs
+        lacks["programs"] = f"{', '.join(sorted(commands))}: {install(commands)}"
+    return lacks
 
 
 @pytest.fixture(params=ENGINES, scope="session")
@@ -97,6 +108,8 @@ def test_every_scenario_is_proven_able_to_fail(namespaces_work: None, tmp_path: 
         caught = len(load(path).fails_when)
         assert caught, f"{path.stem} has nothing to prove"
         assert re.search(rf"^pass +{path.stem} .* {caught} pass$", done.stdout, re.MULTILINE), said(done)
+    if commands := set().union(*map(lacking, SHIPPED)):
+        missing("programs", f"{', '.join(sorted(commands))}: {install(commands)}; the other files are proven")
 
 
 def fates(results: Path) -> list[tuple[Any, ...]]:

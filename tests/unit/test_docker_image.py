@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from testbed.engines.docker_image import (
 )
 from testbed.engines.holder import holder_elf
 from testbed.errors import EngineError, HostError
+from testbed.packages import PACKAGE_OF, PACKAGES
 
 if TYPE_CHECKING:
     Fake = Any  # stands for the SDK's client, which it implements a part of
@@ -200,6 +202,16 @@ def test_what_is_in_it_needs_nothing_that_is_not_in_it(tmp_path: Path) -> None:
         launcher = (tmp_path / "opt/testbed/bin" / name).read_text()
         assert launcher.startswith("#!/opt/testbed/python -IS\n")
         ast.parse(launcher)
+
+
+def test_dockerfile_ci_and_documents_install_what_the_table_of_packages_says() -> None:
+    dockerfile = node_context(HERE)["Dockerfile"].decode()
+    assert dict(re.findall(r"need ([\w-]+) ([\w-]+);", dockerfile)) == PACKAGE_OF
+    root = Path(__file__).parents[2]
+    ci = re.findall(r"apt-get install ((?:.*\\\n)*.*)", (root / ".ci/run").read_text())
+    assert set(PACKAGES) <= set(" ".join(ci).split()), "the tests of .ci/run skip nothing"
+    documents = re.findall(r"apt-get install ((?:.*\\\n)*.*)", (root / "docs/programs.md").read_text())
+    assert tuple(word for word in documents[0].split() if word[0] not in "-\\") == PACKAGES
 
 
 contents = st.dictionaries(st.text("abc/", min_size=1, max_size=6), st.binary(max_size=6), max_size=4)
