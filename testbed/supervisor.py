@@ -191,19 +191,19 @@ def look_up(plan: Plan, find: Callable[[str, str, str, str], str | None]) -> Non
 
     `find(host, command, path, working_dir)` looks inside a host. Raises CommandNotFound naming all that are not.
     """
-    missing, words = [], []
+    missing: dict[tuple[str, str], list[str]] = {}  # (command, where it was looked for) -> the programs
     for program in plan.programs:
         for argv in (program.argv, program.ready.argv):
             search = program.environment.get("PATH")
             if search is None:  # a foreign image has a PATH of its own, which only the engine's start knows
                 continue
             if argv and find(program.host, argv[0], search, program.working_dir) is None:
-                missing.append(f"{program.id}: no command {argv[0]!r} in host {program.host} (PATH={search})")
-                words.append(argv[0])
+                missing.setdefault((argv[0], search), []).append(program.id)
     if missing:
-        debian = f"; Debian: {line}" if (line := install(words)) else ""
+        debian = f"; Debian: {line}" if (line := install(name for name, _ in missing)) else ""
         hint = (
             f"install it on the machine (namespaces{debian}), use an `image:` that has it (docker), "
             "or name it in `files:`"
         )
-        raise CommandNotFound("; ".join(missing) + f"; {hint}")
+        who = [f"{', '.join(ids)}: no command {name!r} (PATH={path})" for (name, path), ids in missing.items()]
+        raise CommandNotFound("; ".join([*who, hint]))
