@@ -32,19 +32,9 @@ _REPORTED = {
     ),
     ("group", "receive"): "received peers error:text",
     ("group", "send"): "sent errors error:text",
-    ("message", "receive"): "message_bytes received truncated payload_bytes peers digest:text error:text",
-    ("message", "send"): "sent unsent payload_bytes received peers errors error:text digest:text",
     ("icmp", "echo-request"): (
         "round_trip_delay_ms sent received lost loss_ratio corrupted header_bytes error:text"
     ),
-    ("ports", "ask"): "local_port answered misnamed local_ports error:text",
-    ("ports", "bind"): "bound:text port error:text",
-    ("ports", "serve"): "port received misdelivered error:text",
-    ("raw", "receive"): (
-        "packet_bytes header_bytes source:text identification time_to_live received payload_bytes truncated "
-        "corrupted error:text"
-    ),
-    ("raw", "send"): "sent payload_bytes error:text",
     ("idp", "echo"): "packet_type transport_control received payload_bytes error:text",
     ("idp", "send"): "packet_type transport_control sent received corrupted lost error:text",
     ("life", "serve"): (
@@ -54,6 +44,8 @@ _REPORTED = {
     ("life", "visit"): "before_listen:text after_listen:text after_close:text whole:text eof:text error:text",
     ("lines", "serve"): f"{_LINES} connections",
     ("lines", "talk"): _LINES,
+    ("message", "receive"): "message_bytes received truncated payload_bytes peers digest:text error:text",
+    ("message", "send"): "sent unsent payload_bytes received peers errors error:text digest:text",
     ("names", "ask"): "local:text remote:text agree:text error:text",
     ("names", "serve"): "bound:text local:text remote:text connections error:text",
     ("pieces", "receive"): "reads payload_bytes sha256:text error:text",
@@ -61,6 +53,14 @@ _REPORTED = {
     ("pipe", "anonymous"): _WAYS,
     ("pipe", "named"): _WAYS,
     ("pipe", "socketpair"): _WAYS,
+    ("ports", "ask"): "local_port answered misnamed local_ports error:text",
+    ("ports", "bind"): "bound:text port error:text",
+    ("ports", "serve"): "port received misdelivered error:text",
+    ("raw", "receive"): (
+        "packet_bytes header_bytes source:text identification time_to_live received payload_bytes truncated "
+        "corrupted error:text"
+    ),
+    ("raw", "send"): "sent payload_bytes error:text",
     ("sctp", "echo"): "received payload_bytes peers associations pieces errors error:text",
     ("sctp", "send"): f"{_RECORDS} pieces",
     ("seqpacket", "echo"): "connections received payload_bytes truncated ended errors error:text",
@@ -79,16 +79,15 @@ _REPORTED = {
         "connect_time_ms sent received corrupted whole:text sha256:text datastream_type packets_sent retransmits "
         "duplicated early error:text"
     ),
-    ("stream", "echo"): _SERVER,
-    ("stream", "sink"): _SERVER,
-    ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",
     ("stream", "bulk"): f"{_CLIENT} payload_bytes transfer_time_ms goodput_bit_s",
+    ("stream", "echo"): _SERVER,
+    ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",
+    ("stream", "sink"): _SERVER,
     ("unix", "meet"): "met:text remote:text error:text",
     ("unix", "serve"): "met:text connections error:text",
 }
-MANY_SAMPLES = frozenset({"round_trip_delay", "loss_period", "message"})
 MANY_SAMPLES = frozenset(
-    {"round_trip_delay", "loss_period", "datastream_type", "packet_type", "transport_control"}
+    "datastream_type loss_period message packet_type round_trip_delay transport_control".split()
 )
 
 
