@@ -310,7 +310,8 @@ def _at_once(command: str, paths: Sequence[Path], jobs: int, options: Sequence[s
 
 def _last_line(done: Done) -> str:
     """What a command said last, which is its outcome and why."""
-    said = (done.stdout.splitlines() or [f"it ended with status {done.status} and said nothing"])[-1]
+    lines = done.stdout.splitlines() or done.stderr.splitlines()
+    said = (lines or [f"it ended with status {done.status} and said nothing"])[-1]
     return said.partition(": ")[2] or said
 
 

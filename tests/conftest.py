@@ -17,6 +17,13 @@ settings.register_profile("testbed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("testbed")
 
 PR_SET_CHILD_SUBREAPER = 36
+RAW = (
+    "test_programs_raw.py",
+    "test_ns_tshark.py",
+    "test_ns_sockets.py",
+    "test_programs_spp.py",
+    "test_programs_icmp.py",
+)
 REQUIRED = {word for word in os.environ.get("TESTBED_REQUIRE", "").split(",") if word}
 
 
@@ -113,12 +120,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has all tests of the Docker engine, and so the only daemon; tests that share runs share one."""
+    """One worker has all tests of the Docker engine, and so the only daemon; tests that share runs share one.
+
+    A raw socket gets all packets of its protocol on the machine's loopback, so tests that open one share one too.
+    """
     for item in items:
-        if "docker" in item.nodeid.lower() or "docker_daemon" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        where = (
+            f"{item.path.name} {item.name}".lower()
+        )  # asking for `nodeid` now would fix it before xdist adds to it
+        if "docker" in where or "docker_daemon" in fixtures:
             item.add_marker(pytest.mark.xdist_group("docker"))
-        elif "ran" in getattr(item, "fixturenames", ()):
+        elif "ran" in fixtures:
             item.add_marker(pytest.mark.xdist_group("scenarios"))
+        elif item.path.name in RAW:
+            item.add_marker(pytest.mark.xdist_group("raw"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

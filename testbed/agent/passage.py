@@ -47,16 +47,23 @@ def frame(near: Nic, far: Nic) -> bytes:
 
 def _passes(source: Host, target: Host, what: bytes, out: str, into: str) -> bool:
     with _port(source, out) as sender, _port(target, into) as receiver:
-        receiver.settimeout(AGAIN_S)
         deadline = time.monotonic() + WITHIN_S
         while time.monotonic() < deadline:
             sender.send(what)
-            try:
-                while not receiver.recv(2048).startswith(what):
-                    pass
-            except TimeoutError:
-                continue
-            return True
+            if _arrives(what, receiver, min(deadline, time.monotonic() + AGAIN_S)):
+                return True
+    return False
+
+
+def _arrives(what: bytes, receiver: socket.socket, deadline: float) -> bool:
+    """Whether it comes until then, whatever else comes meanwhile."""
+    while (left_s := deadline - time.monotonic()) > 0:
+        receiver.settimeout(left_s)
+        try:
+            if receiver.recv(2048).startswith(what):
+                return True
+        except TimeoutError:
+            break
     return False
 
 

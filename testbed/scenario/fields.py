@@ -340,9 +340,14 @@ class Part(BaseModel):
 
     @model_serializer(mode="wrap")
     def _show(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is not given is not printed."""
-        shown = handler(self)
-        return {key: shown[key] for key, name in self.known().items() if getattr(self, name) not in (None, {}, ())}
+        """What is not given is not printed. `after: []` is given: it is not what stands there without a word."""
+        shown, fields = handler(self), type(self).model_fields
+        given = {
+            name: value not in (None, {}, ()) or (value is not None and fields[name].default is None)
+            for name in fields
+            for value in [getattr(self, name)]
+        }
+        return {key: shown[key] for key, name in self.known().items() if given[name]}
 
     @property
     def mark(self) -> Mark:

@@ -62,7 +62,7 @@ def in_words(judged: dict[str, Any]) -> str:
     """`pass, 6 of 6: ` and the most telling figure that the file itself asks for; a skip with its reason."""
     verdicts = judged["verdicts"]
     if judged["outcome"] == "skip":
-        return _cell(f"skip: {judged['reason']}")
+        return _cell(f"skip: {re.sub(r' [(][^)]*[)]', '', judged['reason'])}")  # without this kernel's name
     passed = sum(verdict["outcome"] == "pass" for verdict in verdicts)
     written = [verdict for verdict in verdicts if not verdict["implied"]]
     figure = min(written, key=plainness)["reason"] if written else "smoke test"

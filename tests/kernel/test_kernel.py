@@ -125,6 +125,7 @@ def test_when_the_test_process_is_killed_everything_ends(tmp_path: Path) -> None
         time.sleep(0.05)
     user.send_signal(signal.SIGKILL)
     user.wait()
+    deadline = time.monotonic() + 60
     while "linux.uml" in " ".join(processes_below(os.getpid()).values()):
         assert time.monotonic() < deadline, "it is still there"
         time.sleep(0.05)
