@@ -146,7 +146,7 @@ class _Job:
             self.records.error = f"testbed itself failed: {problem!r}; traceback.txt has the details"
             (self.results.path / "traceback.txt").write_text(traceback.format_exc())
         except BaseException as problem:
-            self.records.error = f"interrupted: {problem!r}"
+            self.records.error = f"interrupted by {problem}" if str(problem) else "interrupted"
             raise
         finally:
             self.records.ended_ns = time.monotonic_ns()

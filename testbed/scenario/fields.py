@@ -109,7 +109,7 @@ def short(text: str, width: int = 60) -> str:
 
 
 def closest(word: str, known: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(word[:80], list(known), n=2, cutoff=0.6)
+    return difflib.get_close_matches(word[:80], list(dict.fromkeys(known)), n=2, cutoff=0.6)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
