@@ -11,11 +11,12 @@ import errno
 import json
 import os
 import re
+import select
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +36,8 @@ WHAT_TO_TRY = {
     "EPERM": "raw and packet sockets need the capability NET_RAW",
     "ETIMEDOUT": "--timeout sets how long to wait",
 }
+
+MOST_WAITING = 1 << 16  # more packets than wait in any socket; one that never gets empty must not hold us
 
 _PATTERN = bytes(range(256)) * 257
 
@@ -233,6 +236,24 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def receive_until_sigterm(sock: socket.socket, receive: Callable[[], object], late: bool = False) -> None:
+    """READY, then `receive` whenever something is there; after SIGTERM, what is still in the socket.
+
+    `receive` takes one datagram or packet with MSG_DONTWAIT, and books it. `late`: nothing before SIGTERM. So who
+    stops a receiver when all is delivered finds all of it booked. Never returns. Raises Terminated and Failed.
+    """
+    try:
+        say_ready()
+        while True:
+            select.select([] if late else [sock], [], [])
+            with uninterrupted(), doing("receiving"), suppress(BlockingIOError):  # select(2), BUGS
+                receive()
+    finally:
+        with doing("receiving"), suppress(BlockingIOError):
+            for _ in range(MOST_WAITING):
+                receive()
 
 
 def say_ready() -> None:

@@ -26,8 +26,8 @@ from testbed.programs._common import (
     error_name,
     number,
     pattern,
+    receive_until_sigterm,
     run,
-    say_ready,
     server_socket,
     size_bytes,
     time_ns,
@@ -49,19 +49,19 @@ class Echo:
         self.errors: Counter[str] = Counter()
 
     def serve(self, sock: socket.socket) -> None:
-        """Never returns: SIGTERM ends it."""
+        """Until SIGTERM, and then what is still in the socket. Raises Failed."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        say_ready()
-        while True:
-            with doing("receiving"):
-                data, peer = sock.recvfrom(65536)
-            self.received += 1
-            self.payload_bytes += len(data)
-            self.peers.add(peer)
-            try:
-                sock.sendto(data, peer)
-            except OSError as problem:  # one peer that cannot be answered is no reason to leave the others
-                self.errors[error_name(problem)] += 1
+        receive_until_sigterm(sock, lambda: self.answer(sock))
+
+    def answer(self, sock: socket.socket) -> None:
+        data, peer = sock.recvfrom(65536, socket.MSG_DONTWAIT)
+        self.received += 1
+        self.payload_bytes += len(data)
+        self.peers.add(peer)
+        try:
+            sock.sendto(data, peer)
+        except OSError as problem:  # one peer that cannot be answered is no reason to leave the others
+            self.errors[error_name(problem)] += 1
 
     def records(self) -> Iterator[dict[str, Any]]:
         yield from ({"error": name} for name in self.errors)

@@ -27,8 +27,8 @@ from testbed.programs._common import (
     error_name,
     number,
     pattern,
+    receive_until_sigterm,
     run,
-    say_ready,
     time_ns,
 )
 
@@ -46,15 +46,12 @@ class Receiver:
         self.peers: set[Any] = set()
 
     def serve(self, sock: socket.socket) -> None:
-        """Never returns: SIGTERM ends it."""
+        """Until SIGTERM, and then what is still in the socket. Raises Failed."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        say_ready()
-        while True:
-            self.receive(sock)
+        receive_until_sigterm(sock, lambda: self.receive(sock))
 
     def receive(self, sock: socket.socket) -> None:
-        with doing("receiving"):
-            _, peer = sock.recvfrom(65536)
+        _, peer = sock.recvfrom(65536, socket.MSG_DONTWAIT)
         self.received += 1
         self.peers.add(peer)
 

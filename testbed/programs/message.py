@@ -26,8 +26,8 @@ from testbed.programs._common import (
     number,
     pattern,
     port,
+    receive_until_sigterm,
     run,
-    say_ready,
     server_socket,
     size_bytes,
     time_ns,
@@ -62,14 +62,14 @@ class Receiver:
         self.peers: set[Any] = set()
 
     def serve(self, sock: socket.socket) -> None:
-        """Never returns: SIGTERM ends it. An empty datagram is a message like others, and not the end."""
-        say_ready()
-        while True:
-            self.receive(sock)
+        """Until SIGTERM, and then what is still in the socket. Raises Failed.
+
+        An empty datagram is a message like others, and not the end.
+        """
+        receive_until_sigterm(sock, lambda: self.receive(sock))
 
     def receive(self, sock: socket.socket) -> None:
-        with doing("receiving"):
-            data, _, flags, peer = sock.recvmsg(self.buffer_bytes)
+        data, _, flags, peer = sock.recvmsg(self.buffer_bytes, 0, socket.MSG_DONTWAIT)
         self.messages.add(data)
         self.truncated += bool(flags & socket.MSG_TRUNC)
         self.peers.add(peer)

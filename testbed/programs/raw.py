@@ -9,7 +9,6 @@ sender may write that header too (IP_HDRINCL). Over IPv6 no header arrives, and 
 from __future__ import annotations
 
 import argparse
-import select
 import socket
 import struct
 import sys
@@ -18,7 +17,15 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from typing import Any
 
-from testbed.programs._common import doing, number, pattern, run, say_ready, size_bytes, time_ns, uninterrupted
+from testbed.programs._common import (
+    doing,
+    number,
+    pattern,
+    receive_until_sigterm,
+    run,
+    size_bytes,
+    time_ns,
+)
 
 IPV4_HEADER = struct.Struct("!BBHHHBBH4s4s")  # RFC 791, section 3.1
 RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it
@@ -58,24 +65,11 @@ class Receiver:
     def serve(self, sock: socket.socket, buffer_bytes: int, late: bool) -> None:
         """Until SIGTERM, and then what is still in the socket. `late`: nothing before. Raises Failed."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        say_ready()
-        try:
-            while True:
-                select.select([] if late else [sock], [], [])
-                with uninterrupted(), doing("receiving"):
-                    self._take(sock, buffer_bytes)
-        finally:
-            while self._take(sock, buffer_bytes):
-                pass
+        receive_until_sigterm(sock, lambda: self._take(sock, buffer_bytes), late)
 
-    def _take(self, sock: socket.socket, buffer_bytes: int) -> bool:
-        """Receive once, if there is something."""
-        try:
-            packet, _, flags, source = sock.recvmsg(buffer_bytes, 0, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
+    def _take(self, sock: socket.socket, buffer_bytes: int) -> None:
+        packet, _, flags, source = sock.recvmsg(buffer_bytes, 0, socket.MSG_DONTWAIT)
         self.arrived(sock.family, packet, bool(flags & socket.MSG_TRUNC), source[0])
-        return True
 
     def arrived(self, family: int, packet: bytes, truncated: bool, source: str) -> None:
         record: dict[str, Any] = {"packet_bytes": len(packet), "header_bytes": 0, "source": source}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.programs import _common as common
+from testbed.programs import datagram, group, message
 
 ROOT = Path(__file__).parents[2]
 
@@ -196,6 +199,59 @@ def test_sigterm_waits_while_something_must_not_be_interrupted() -> None:
     with _python(code) as program:
         out, err = program.communicate(timeout=30)
     assert (program.returncode, out, err) == (0, '{"a": 1}\n', "")
+
+
+@pytest.mark.parametrize(
+    ("main", "mode"), [(message.main, "receive"), (group.main, "receive"), (datagram.main, "echo")]
+)
+def test_what_is_in_the_socket_at_sigterm_is_booked(
+    main: Callable[[list[str]], int],
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            address = free.getsockname()
+
+        def send_and_stop() -> None:
+            for _ in range(3):
+                sender.sendto(b"abc", address)  # on loopback, it is there when the call returns
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(common, "say_ready", send_and_stop)
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            assert main([mode, "--bind", address[0], "--port", str(address[1])]) == 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["received"], summary["peers"]) == (3, 1)
+
+
+def _terminate() -> None:
+    raise common.Terminated
+
+
+def test_an_error_of_the_socket_after_sigterm_is_told_like_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def receive() -> None:
+        raise OSError(errno.ENETDOWN, "Network is down")
+
+    monkeypatch.setattr(common, "say_ready", _terminate)
+    with socket.socket() as sock, pytest.raises(common.Failed, match="receiving: ENETDOWN: Network is down"):
+        common.receive_until_sigterm(sock, receive)
+
+
+def test_a_socket_that_never_gets_empty_does_not_hold_a_receiver_that_is_to_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    booked: list[int] = []
+    monkeypatch.setattr(common, "say_ready", _terminate)
+    with socket.socket() as sock, pytest.raises(common.Terminated):
+        common.receive_until_sigterm(sock, lambda: booked.append(1))
+    assert len(booked) == common.MOST_WAITING
 
 
 def test_a_reader_that_has_gone_is_no_traceback() -> None:

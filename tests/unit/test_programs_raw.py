@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from testbed.programs import raw
+from testbed.programs import _common, raw
 from testbed.programs._common import pattern
 from testbed.programs.raw import Receiver, Sender, ipv4_header, main
 from tests.unit.test_programs_docs import documented, keys
@@ -113,7 +113,7 @@ def talk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
             os.kill(os.getpid(), signal.SIGTERM)
 
         thread = threading.Thread(target=send_and_stop)
-        monkeypatch.setattr(raw, "say_ready", thread.start)
+        monkeypatch.setattr(_common, "say_ready", thread.start)
         before = signal.getsignal(signal.SIGTERM)
         try:
             status = main(["receive", "--protocol", "253", "--bind", to, *receiving.split()])
