@@ -8,7 +8,6 @@ packet is seen once: one that leaves when the link lets it go, one that arrives 
 from __future__ import annotations
 
 import argparse
-import select
 import socket
 import struct
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.programs._common import doing, port, run, say_ready, uninterrupted
+from testbed.programs._common import Failed, doing, port, receive_until_sigterm, run
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # include/uapi/linux/if_ether.h
 PACKET_STATISTICS = 6  # include/uapi/linux/if_packet.h; reading it gives (packets, dropped)
@@ -126,21 +125,30 @@ class Watch:
         }
 
 
-def watch(sock: socket.socket, book: Watch) -> None:
-    """Never returns: SIGTERM ends it."""
-    while True:
-        select.select([sock], [], [])
-        with uninterrupted(), doing("receiving"):
-            _book(*sock.recvfrom(1 << 16), book)
+def packet_socket(device: str | None) -> socket.socket:
+    """A packet socket on that interface, or on all of them. Raises Failed, EPERM without NET_RAW.
 
-
-def rest(sock: socket.socket, book: Watch) -> None:
-    """Book what is still in the socket, and how many packets found no room in it."""
-    sock.setblocking(False)
+    One that is for a single interface is opened for no protocol, and so takes nothing until `bind` says both what
+    and where: else it would hold packets of other interfaces from before (packet(7)).
+    """
+    with doing("opening a packet socket"):
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0 if device else socket.htons(ETH_P_ALL))
     try:
-        while True:
-            _book(*sock.recvfrom(1 << 16), book)
-    except BlockingIOError:
+        with doing(f"watching {device or 'every interface'}"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            if device:
+                sock.bind((device, ETH_P_ALL))
+    except Failed:
+        sock.close()
+        raise
+    return sock
+
+
+def watch(sock: socket.socket, book: Watch) -> None:
+    """Never returns: SIGTERM ends it. `missed` are the packets that found no room in the socket."""
+    try:
+        receive_until_sigterm(sock, lambda: _book(*sock.recvfrom(1 << 16, socket.MSG_DONTWAIT), book))
+    finally:
         book.missed = struct.unpack("@II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
 
 
@@ -156,18 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     book = Watch(arguments.protocol, arguments.port)
 
     def work() -> None:
-        with doing("opening a packet socket"):
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-        with sock:
-            with doing(f"watching {arguments.device or 'every interface'}"):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-                if arguments.device:
-                    sock.bind((arguments.device, ETH_P_ALL))
-            say_ready()
-            try:
-                watch(sock, book)
-            finally:
-                rest(sock, book)
+        with packet_socket(arguments.device) as sock:
+            watch(sock, book)
 
     return run("frames watch", work, book.records)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.programs.frames import ETH_P_IP, ETH_P_IPV6, Packet, Watch, main, parse
+from testbed.programs.frames import ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, Packet, Watch, main, packet_socket, parse
 from tests.unit.test_programs_docs import documented, keys
 
 UDP = struct.pack("!HHHH", 40000, 9000, 8 + 5, 0) + b"hello"
@@ -103,6 +104,32 @@ def test_a_filter_lets_through_what_it_names_and_fragments_that_could_be(
 
 def test_nothing_seen_is_said() -> None:
     assert summary(Watch(None, None))["begins"] == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("eth0", [(socket.AF_PACKET, socket.SOCK_DGRAM, 0), ("eth0", ETH_P_ALL)]),
+        (None, [(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))]),
+    ],
+)
+def test_of_one_interface_nothing_else_is_taken_before(
+    device: str | None, expected: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    class Recorded:
+        def __init__(self, *arguments: int) -> None:
+            calls.append(arguments)
+
+        def setsockopt(self, *_: int) -> None: ...
+
+        def bind(self, address: tuple[str, int]) -> None:
+            calls.append(address)
+
+    monkeypatch.setattr(socket, "socket", Recorded)
+    packet_socket(device)
+    assert calls == expected
 
 
 @pytest.mark.parametrize("word", ["tcpp", "256", "-1", ""])
