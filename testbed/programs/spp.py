@@ -292,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
         "--write-types", type=_types, metavar="N,...", help="in turn, one with each record: SO_HEADERS_ON_OUTPUT"
     )
     send.add_argument("--read-headers", action="store_true", help="of each packet: SO_HEADERS_ON_INPUT")
-    send.add_argument("--attention", action="store_true", help="send an attention byte before the last answers")
+    send.add_argument("--attention", action="store_true", help="send an attention byte after the last record")
     send.add_argument(
         "--timeout", type=_time, default=30 * 10**9, metavar="TIME", help="of each wait; default 30s"
     )
