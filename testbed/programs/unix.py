@@ -53,6 +53,7 @@ def meet(path: str, records: list[dict[str, Any]]) -> None:
             sock.connect(path)
         with doing(f"talking at {path}"):
             records.append({"met": introduce(sock), "remote": sock.getpeername()})
+            sock.recv(1)  # until the server has booked this meeting and closed
 
 
 def main(argv: list[str] | None = None) -> int:

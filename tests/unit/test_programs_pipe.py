@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from testbed.programs import unix
 from tests.unit.test_programs_cli import finish, run, start
 
 
@@ -63,6 +65,23 @@ def test_a_name_that_is_taken_is_not_taken_away(tmp_path: Path) -> None:
         status, records, _ = run("unix", "serve", str(path))
         assert (status, records) == (1, [{"connections": 0}, {"error": "EADDRINUSE"}])
         assert path.exists()
+
+
+def test_a_client_stays_until_the_server_has_booked_it(tmp_path: Path) -> None:
+    path = tmp_path / "meet.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        client = threading.Thread(target=unix.meet, args=(str(path), []))
+        client.start()
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"here\n")
+            client.join(0.1)
+            assert client.is_alive()
+            connection.recv(100)
+        client.join(30)
+        assert not client.is_alive()
 
 
 def test_a_peer_that_says_nothing_is_eof(tmp_path: Path) -> None:
