@@ -19,7 +19,7 @@ _TABLE = "local:text remote:text state:text sockets listening established local_
 _RECORDS = "sent received intact shortened corrupted whole:text error:text"
 _REPORTED = {
     ("abort", "send"): "payload_bytes error:text",
-    ("abort", "serve"): "connections aborted payload_bytes error:text",
+    ("abort", "serve"): "connections aborted payload_bytes errors error:text",
     ("connections", "open"): "local:text remote:text connections local_ports",
     ("datagram", "echo"): "received echoed payload_bytes peers errors error:text",
     ("datagram", "probe"): (
@@ -47,7 +47,7 @@ _REPORTED = {
     ("message", "receive"): "message_bytes received truncated payload_bytes peers digest:text error:text",
     ("message", "send"): "sent unsent payload_bytes received peers errors error:text digest:text",
     ("names", "ask"): "local:text remote:text agree:text error:text",
-    ("names", "serve"): "bound:text local:text remote:text connections error:text",
+    ("names", "serve"): "bound:text local:text remote:text connections errors error:text",
     ("pieces", "receive"): "reads payload_bytes sha256:text error:text",
     ("pieces", "send"): "sends payload_bytes sha256:text error:text",
     ("pipe", "anonymous"): _WAYS,
@@ -84,7 +84,7 @@ _REPORTED = {
     ("stream", "send"): f"{_CLIENT} round_trip_delay_ms sent received corrupted",
     ("stream", "sink"): _SERVER,
     ("unix", "meet"): "met:text remote:text error:text",
-    ("unix", "serve"): "met:text connections error:text",
+    ("unix", "serve"): "met:text connections errors error:text",
 }
 MANY_SAMPLES = frozenset(
     "datastream_type loss_period message packet_type round_trip_delay transport_control".split()

@@ -174,6 +174,20 @@ def doing(what: str, hints: Mapping[str, str] = WHAT_TO_TRY) -> Iterator[None]:
         raise Failed(name, f"{what}: {name}: {getattr(problem, 'strerror', None) or problem}{hint}") from problem
 
 
+@contextmanager
+def one_of_many(errors: list[str]) -> Iterator[None]:
+    """A connection of a server that has others to serve: if it breaks, the symbol of its error is noted here."""
+    try:
+        yield
+    except (OSError, EOFError) as problem:
+        errors.append(error_name(problem))
+
+
+def error_records(errors: list[str]) -> Iterator[dict[str, Any]]:
+    """Each symbol once."""
+    yield from ({"error": name} for name in dict.fromkeys(errors))
+
+
 def error_name(problem: OSError | EOFError) -> str:
     """The symbol of an error: ECONNREFUSED, EAI_NONAME; ETIMEDOUT for a socket's own timeout; EOF."""
     if isinstance(problem, EOFError):

@@ -20,6 +20,8 @@ from testbed.programs._common import (
     client_socket,
     doing,
     error_name,
+    error_records,
+    one_of_many,
     run,
     say_ready,
     server_socket,
@@ -37,6 +39,7 @@ class Server:
     def __init__(self, after_bytes: int) -> None:
         self.after_bytes = after_bytes
         self.connections = self.aborted = self.payload_bytes = 0
+        self.errors: list[str] = []
 
     def serve(self, listener: socket.socket) -> None:
         """Never returns: SIGTERM ends it."""
@@ -44,11 +47,11 @@ class Server:
             listener.listen()
         say_ready()
         while True:
-            with doing("taking from a connection"):
+            with doing("accepting a connection"):
                 connection, _ = listener.accept()
-                self.connections += 1
-                with connection:
-                    self._take(connection)
+            self.connections += 1
+            with connection, one_of_many(self.errors):
+                self._take(connection)
 
     def _take(self, connection: socket.socket) -> None:
         left = self.after_bytes
@@ -60,8 +63,8 @@ class Server:
             self.aborted += 1
 
     def records(self) -> list[dict[str, Any]]:
-        names = ("connections", "aborted", "payload_bytes")
-        return [{name: getattr(self, name) for name in names}]
+        counts = {name: getattr(self, name) for name in ("connections", "aborted", "payload_bytes")}
+        return [*error_records(self.errors), {**counts, "errors": len(self.errors)}]
 
 
 class Client:

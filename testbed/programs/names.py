@@ -20,6 +20,8 @@ from testbed.programs._common import (
     client_socket,
     doing,
     endpoint,
+    error_records,
+    one_of_many,
     run,
     say_ready,
     server_socket,
@@ -31,18 +33,19 @@ def names(sock: socket.socket) -> dict[str, str]:
     return {"local": endpoint(sock.getsockname()), "remote": endpoint(sock.getpeername())}
 
 
-def serve(listener: socket.socket, records: list[dict[str, Any]]) -> None:
+def serve(listener: socket.socket, records: list[dict[str, Any]], errors: list[str]) -> None:
     """One connection after another. Never returns: SIGTERM ends it."""
     with doing("listening"):
         listener.listen()
     records.append({"bound": endpoint(listener.getsockname())})
     say_ready()
     while True:
-        with doing("telling a client its names"):
+        with doing("accepting a connection"):
             connection, _ = listener.accept()
-            with connection:
-                records.append(names(connection))
-                connection.sendall(json.dumps(records[-1]).encode() + b"\n")
+        with connection, one_of_many(errors):
+            records.append({})  # stays empty if the client has reset the connection by now
+            records[-1] |= names(connection)
+            connection.sendall(json.dumps(records[-1]).encode() + b"\n")
 
 
 def ask(sock: socket.socket, record: dict[str, Any]) -> None:
@@ -61,10 +64,11 @@ def main(argv: list[str] | None = None) -> int:
     """The command `names`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
     arguments = _parser().parse_args(argv)
     records: list[dict[str, Any]] = []
+    errors: list[str] = []
 
     def work_server() -> None:
         with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
-            serve(listener, records)
+            serve(listener, records, errors)
 
     def work_client() -> None:
         sock, address = client_socket(socket.SOCK_STREAM, arguments)
@@ -76,11 +80,10 @@ def main(argv: list[str] | None = None) -> int:
             ask(sock, records[-1])
 
     def said() -> list[dict[str, Any]]:
-        return (
-            [*records, {"connections": sum("local" in record for record in records)}]
-            if arguments.mode == "serve"
-            else records
-        )
+        if arguments.mode == "ask":
+            return records
+        connections = sum("bound" not in record for record in records)
+        return [*records, *error_records(errors), {"connections": connections, "errors": len(errors)}]
 
     return run(f"names {arguments.mode}", work_server if arguments.mode == "serve" else work_client, said)
 

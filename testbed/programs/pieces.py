@@ -20,7 +20,9 @@ from testbed.programs._common import (
     add_server_arguments,
     client_socket,
     doing,
+    error_records,
     number,
+    one_of_many,
     run,
     say_ready,
     server_socket,
@@ -71,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command `pieces`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
     arguments = _parser().parse_args(argv)
     counts: list[Count] = []
+    errors: list[str] = []
 
     def work_receive() -> None:
         with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
@@ -78,11 +81,11 @@ def main(argv: list[str] | None = None) -> int:
                 listener.listen()
             say_ready()
             while True:
-                with doing("receiving"):
+                with doing("accepting a connection"):
                     connection, _ = listener.accept()
-                    counts.append(Count())
-                    with connection:
-                        receive(connection, arguments.buffer, arguments.wait_for, counts[-1])
+                counts.append(Count())
+                with connection, one_of_many(errors):
+                    receive(connection, arguments.buffer, arguments.wait_for, counts[-1])
 
     def work_send() -> None:
         sock, address = client_socket(socket.SOCK_STREAM, arguments)
@@ -94,7 +97,11 @@ def main(argv: list[str] | None = None) -> int:
     receives = arguments.mode == "receive"
     name = "reads" if receives else "sends"
     work = work_receive if receives else work_send
-    return run(f"pieces {arguments.mode}", work, lambda: [count.record(name) for count in counts])
+    return run(
+        f"pieces {arguments.mode}",
+        work,
+        lambda: [*(count.record(name) for count in counts), *error_records(errors)],
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,11 +11,11 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from testbed.programs._common import doing, run, say_ready
+from testbed.programs._common import doing, error_records, one_of_many, run, say_ready
 
 
 def introduce(sock: socket.socket) -> str:
@@ -28,8 +28,21 @@ def introduce(sock: socket.socket) -> str:
     return line.decode().rstrip()
 
 
-def serve(path: str, records: list[dict[str, Any]]) -> None:
-    """Bind the name, meet whoever comes, and take the name away at the end. SIGTERM ends it."""
+class Server:
+    """Whom a server met, and what went wrong with the others."""
+
+    def __init__(self) -> None:
+        self.met: list[str] = []
+        self.errors: list[str] = []
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        yield from ({"met": host} for host in self.met)
+        yield from error_records(self.errors)
+        yield {"connections": len(self.met) + len(self.errors), "errors": len(self.errors)}
+
+
+def serve(path: str, server: Server) -> None:
+    """Bind the name, meet whoever comes, and take the name away at the end. Never returns: SIGTERM ends it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         with doing(f"binding {path}"):
             listener.bind(path)
@@ -38,10 +51,10 @@ def serve(path: str, records: list[dict[str, Any]]) -> None:
                 listener.listen()
             say_ready()
             while True:
-                with doing("meeting a client"):
+                with doing("accepting a client"):
                     connection, _ = listener.accept()
-                    with connection:
-                        records.append({"met": introduce(connection)})
+                with connection, one_of_many(server.errors):
+                    server.met.append(introduce(connection))
         finally:
             Path(path).unlink(missing_ok=True)  # the kernel does not
 
@@ -59,13 +72,11 @@ def meet(path: str, records: list[dict[str, Any]]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command `unix`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
     arguments = _parser().parse_args(argv)
+    if arguments.mode == "serve":
+        server = Server()
+        return run("unix serve", lambda: serve(arguments.path, server), server.records)
     records: list[dict[str, Any]] = []
-    work: Callable[[str, list[dict[str, Any]]], None] = serve if arguments.mode == "serve" else meet
-
-    def said() -> list[dict[str, Any]]:
-        return [*records, {"connections": len(records)}] if arguments.mode == "serve" else records
-
-    return run(f"unix {arguments.mode}", lambda: work(arguments.path, records), said)
+    return run("unix meet", lambda: meet(arguments.path, records), lambda: records)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -43,7 +43,7 @@ def test_programs_meet_at_a_name_and_it_goes_with_the_server(tmp_path: Path) -> 
         assert run("unix", "meet", str(path)) == (0, [{"met": here, "remote": str(path)}], "")
         assert run("unix", "meet", str(path))[0] == 0
         server.send_signal(signal.SIGTERM)
-        assert finish(server) == (0, [{"met": here}, {"met": here}, {"connections": 2}], "")
+        assert finish(server) == (0, [{"met": here}, {"met": here}, {"connections": 2, "errors": 0}], "")
     assert not path.exists()
 
 
@@ -63,8 +63,23 @@ def test_a_name_that_is_taken_is_not_taken_away(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         status, records, _ = run("unix", "serve", str(path))
-        assert (status, records) == (1, [{"connections": 0}, {"error": "EADDRINUSE"}])
+        assert (status, records) == (1, [{"connections": 0, "errors": 0}, {"error": "EADDRINUSE"}])
         assert path.exists()
+
+
+def test_a_client_that_leaves_without_a_word_does_not_end_the_server(tmp_path: Path) -> None:
+    path, here = tmp_path / "meet.sock", os.uname().nodename
+    with start("unix", "serve", str(path)) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "READY\n"
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.connect(str(path))
+            silent.shutdown(socket.SHUT_WR)
+            silent.recv(100)
+        assert run("unix", "meet", str(path))[0] == 0
+        server.send_signal(signal.SIGTERM)
+        said = [{"met": here}, {"error": "EOF"}, {"connections": 2, "errors": 1}]
+        assert finish(server) == (0, said, "")
 
 
 def test_a_client_stays_until_the_server_has_booked_it(tmp_path: Path) -> None:

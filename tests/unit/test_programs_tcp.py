@@ -17,6 +17,14 @@ from tests.unit.test_programs_cli import finish, run, server, start
 AT = "127.0.0.1"
 
 
+def reset(to: str) -> None:
+    """Connect, send one byte and break off."""
+    host, port = to.split(":")
+    with socket.create_connection((host, int(port))) as sock:
+        sock.sendall(b"x")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, abort.ABORT)
+
+
 # ---------------------------------------------------------------- pieces
 
 
@@ -67,6 +75,15 @@ def test_a_read_waits_for_what_it_was_told_to_and_the_last_one_for_the_end() -> 
     assert reads.calls <= 2  # 30 and 10, or 40 if the reader was late
 
 
+def test_a_sender_that_breaks_off_does_not_end_the_receiver() -> None:
+    with server("pieces", "receive", "--wait-for", "2B") as (to, at_receiver):
+        reset(to)
+        status, records, _ = run("pieces", "send", to, "--count", "1", "--size", "3B")
+    assert (status, records[0]["sends"]) == (0, 1)
+    assert [record.get("payload_bytes") for record in at_receiver][1:] == [3, None]
+    assert at_receiver[-1] == {"error": "ECONNRESET"}
+
+
 # ---------------------------------------------------------------- abort
 
 
@@ -77,13 +94,21 @@ def test_a_reset_is_told_once_and_then_there_is_no_connection() -> None:
     assert [r["error"] for r in records if "error" in r] == ["ECONNRESET", "EPIPE"]
     assert 100_000 <= records[1]["payload_bytes"] < 100_000_000
     assert err.startswith("abort send: sending once more, after ECONNRESET: EPIPE: ")
-    assert at_server == [{"connections": 1, "aborted": 1, "payload_bytes": 100_000}]
+    assert at_server == [{"connections": 1, "aborted": 1, "payload_bytes": 100_000, "errors": 0}]
 
 
 def test_a_peer_that_has_less_to_send_is_not_reset() -> None:
     with server("abort", "serve", "--after", "100kB") as (to, at_server):
         assert run("abort", "send", to, "--bytes", "99kB") == (0, [{"payload_bytes": 99_000}], "")
-    assert at_server == [{"connections": 1, "aborted": 0, "payload_bytes": 99_000}]
+    assert at_server == [{"connections": 1, "aborted": 0, "payload_bytes": 99_000, "errors": 0}]
+
+
+def test_a_client_that_breaks_off_does_not_end_the_server() -> None:
+    with server("abort", "serve", "--after", "100kB") as (to, at_server):
+        reset(to)
+        assert run("abort", "send", to, "--bytes", "99kB")[0] == 0
+    assert at_server[0] == {"error": "ECONNRESET"}
+    assert (at_server[1]["connections"], at_server[1]["errors"]) == (2, 1)
 
 
 class TakesMore:
@@ -117,7 +142,7 @@ def test_both_ends_agree_and_a_wildcard_learns_its_address_from_the_connection()
 
         def serve() -> None:
             with suppress(Failed):
-                names.serve(listener, records)
+                names.serve(listener, records, [])
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -134,6 +159,26 @@ def test_both_ends_agree_and_a_wildcard_learns_its_address_from_the_connection()
         {"bound": f"0.0.0.0:{port}"},
         *({"local": record["remote"], "remote": record["local"]} for record in found),
     ]
+
+
+def test_a_client_that_is_gone_before_it_is_told_does_not_end_the_server() -> None:
+    records: list[dict[str, Any]] = []
+    errors: list[str] = []
+    with socket.create_server((AT, 0)) as listener:
+        reset(f"{AT}:{listener.getsockname()[1]}")  # before anybody accepts it
+
+        def serve() -> None:
+            with suppress(Failed):
+                names.serve(listener, records, errors)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with socket.create_connection(listener.getsockname()) as sock:
+            names.ask(sock, {})
+        listener.shutdown(socket.SHUT_RDWR)  # ends the accept
+        thread.join()
+    assert len(errors) == 1
+    assert ("local" in records[1], "local" in records[2]) == (False, True)
 
 
 @pytest.mark.parametrize("change", [lambda local, remote: (remote, local), lambda local, remote: (local, "?")])
