@@ -28,7 +28,7 @@ _REPORTED = {
     ),
     ("frames", "watch"): (
         "direction:text protocol:text source_port destination_port flags:text payload_bytes fragment_offset_bytes "
-        "packets packets_in packets_out with_ports without_ports later_fragments begins:text missed"
+        "packets protocols:text packets_in packets_out with_ports without_ports later_fragments begins:text missed"
     ),
     ("group", "receive"): "received peers error:text",
     ("group", "send"): "sent errors error:text",

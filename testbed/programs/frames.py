@@ -115,6 +115,7 @@ class Watch:
         packets = [packet for _, packet in self.seen]
         yield {
             "packets": len(packets),
+            "protocols": ", ".join(sorted({packet.name for packet in packets})) or "none",
             "packets_in": sum(direction == "in" for direction, _ in self.seen),
             "packets_out": sum(direction == "out" for direction, _ in self.seen),
             "with_ports": sum(packet.ports is not None for packet in packets),

@@ -83,8 +83,8 @@ def test_what_was_seen_is_told_packet_by_packet_and_in_sum() -> None:
     assert second == {"direction": "in", "protocol": "udp", "payload_bytes": 13, "fragment_offset_bytes": 1480}
     assert third["flags"] == "SYN+ACK" and third["payload_bytes"] == 0
     assert last == {
-        "packets": 3, "packets_in": 2, "packets_out": 1, "with_ports": 2, "without_ports": 1, "later_fragments": 1,
-        "begins": "udp, udp, SYN+ACK", "missed": 0,
+        "packets": 3, "protocols": "tcp, udp", "packets_in": 2, "packets_out": 1, "with_ports": 2,
+        "without_ports": 1, "later_fragments": 1, "begins": "udp, udp, SYN+ACK", "missed": 0,
     }  # fmt: skip
     assert documented("frames watch") == keys(book.records())
 
@@ -103,7 +103,8 @@ def test_a_filter_lets_through_what_it_names_and_fragments_that_could_be(
 
 
 def test_nothing_seen_is_said() -> None:
-    assert summary(Watch(None, None))["begins"] == "nothing"
+    told = summary(Watch(None, None))
+    assert (told["begins"], told["protocols"]) == ("nothing", "none")
 
 
 @pytest.mark.parametrize(
