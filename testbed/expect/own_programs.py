@@ -66,7 +66,8 @@ _REPORTED = {
     ("seqpacket", "echo"): "connections received payload_bytes truncated ended errors error:text",
     ("seqpacket", "send"): f"{_RECORDS} end_of_file:text",
     ("seqpacket", "where"): (
-        "unix:text unix_error:text sctp:text sctp_error:text tcp:text tcp_error:text ns:text ns_error:text"
+        "unix:text unix_type:text unix_error:text sctp:text sctp_type:text sctp_error:text "
+        "tcp:text tcp_type:text tcp_error:text ns:text ns_type:text ns_error:text"
     ),
     ("sockets", "raw"): _TABLE,
     ("sockets", "tcp"): _TABLE,

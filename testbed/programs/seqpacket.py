@@ -26,6 +26,7 @@ from testbed.programs._common import (
 )
 
 TYPES = {"seqpacket": socket.SOCK_SEQPACKET, "stream": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
+NAMES = {int(kind): name for name, kind in TYPES.items()}
 LARGEST_RECORD = 1 << 14
 IN_FLIGHT = 8  # records: so few fit into the socket buffers, and neither end ever waits for the other to read
 AF_NS = 6  # the number in 4.3BSD's <sys/socket.h>; Linux never had this family and gave the number to NET/ROM
@@ -136,12 +137,16 @@ def send(sock: socket.socket, book: Book) -> None:
 
 
 def where(kind: socket.SocketKind) -> Iterator[dict[str, Any]]:
-    """Ask the kernel for a socket of that type in each family: offered, or refused with an error. socket(2)."""
+    """Ask the kernel for a socket of that type in each family: offered, or refused with an error. socket(2).
+
+    Of one that was offered, its type is what the kernel says afterwards: SO_TYPE, socket(7).
+    """
     answers: dict[str, Any] = {}
     for name, (family, protocol) in FAMILIES.items():
         try:
-            socket.socket(family, kind, protocol).close()
-            answers[name] = "offered"
+            with socket.socket(family, kind, protocol) as sock:
+                its_type = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+            answers |= {name: "offered", f"{name}_type": NAMES.get(its_type, str(its_type))}
         except OSError as problem:
             answers |= {name: "refused", f"{name}_error": error_name(problem)}
     yield answers

@@ -144,7 +144,8 @@ def test_the_tables_name_every_record_and_no_other() -> None:
     assert documented("seqpacket echo") == keys(seqpacket.Echo().records())
     assert documented("seqpacket send") == keys(book.records()) | {"end_of_file"}
     refusals = {f"{family}_error" for family in seqpacket.FAMILIES}
-    assert documented("seqpacket where") == {*seqpacket.FAMILIES, *refusals}
+    types = {f"{family}_type" for family in seqpacket.FAMILIES}
+    assert documented("seqpacket where") == {*seqpacket.FAMILIES, *types, *refusals}
     assert documented("sctp echo") == keys(sctp.Echo().records())
     assert documented("sctp send") == keys(book.records()) | {"pieces"}
 

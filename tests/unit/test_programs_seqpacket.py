@@ -151,11 +151,12 @@ def test_sizes_that_are_none(sizes: str, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_unix_has_it_and_tcp_refuses_it() -> None:
     (answers,) = seqpacket.where(socket.SOCK_SEQPACKET)
-    assert (answers["unix"], answers["tcp"]) == ("offered", "refused")
+    assert (answers["unix"], answers["unix_type"], answers["tcp"]) == ("offered", "seqpacket", "refused")
     assert answers["tcp_error"] in ("EPROTONOSUPPORT", "ESOCKTNOSUPPORT")
     assert answers["sctp"] in ("offered", "refused")
     (answers,) = seqpacket.where(socket.SOCK_STREAM)
     assert (answers["unix"], answers["tcp"]) == ("offered", "offered")
+    assert (answers["unix_type"], answers["tcp_type"]) == ("stream", "stream")
 
 
 # ---------------------------------------------------------------- sctp
