@@ -38,6 +38,8 @@ WHAT_TO_TRY = {
 }
 
 MOST_WAITING = 1 << 16  # more packets than wait in any socket; one that never gets empty must not hold us
+IP_VERSION: dict[int, str] = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+LACKING = ("EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT")
 
 _PATTERN = bytes(range(256)) * 257
 
@@ -48,6 +50,14 @@ class Failed(Exception):
     def __init__(self, name: str, message: str) -> None:
         self.name = name
         super().__init__(message)
+
+
+class Unsupported(Failed):
+    """The machine's lack and nobody's failure: a scenario is skipped for it. `lack` says what is missing."""
+
+    def __init__(self, name: str, message: str, lack: str) -> None:
+        super().__init__(name, message)
+        self.lack = lack
 
 
 class Terminated(Exception):
@@ -175,6 +185,21 @@ def doing(what: str, hints: Mapping[str, str] = WHAT_TO_TRY) -> Iterator[None]:
 
 
 @contextmanager
+def opening(one: str, all_of_them: str) -> Iterator[None]:
+    """Make a socket of a kind that a kernel may lack in here: `opening("a packet socket", "packet sockets")`.
+
+    Raises Unsupported where the kernel has none (socket(2)), and Failed for all else: EPERM without a capability.
+    """
+    try:
+        with doing(f"opening {one}"):
+            yield
+    except Failed as problem:
+        if problem.name in LACKING:
+            raise Unsupported(problem.name, str(problem), f"no {all_of_them} here") from problem
+        raise
+
+
+@contextmanager
 def one_of_many(errors: list[str]) -> Iterator[None]:
     """A connection of a server that has others to serve: if it breaks, the symbol of its error is noted here."""
     try:
@@ -211,6 +236,8 @@ def run(program: str, work: Callable[[], None], records: Callable[[], Iterable[d
     except Failed as problem:
         failed = problem
     lines = [json.dumps(record) + "\n" for record in records()]
+    if isinstance(failed, Unsupported):
+        lines.insert(0, json.dumps({"unsupported": failed.lack}) + "\n")
     if failed:
         print(f"{program}: {failed}", file=sys.stderr, flush=True)
         lines.append(json.dumps({"error": failed.name}) + "\n")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.programs._common import Failed, doing, port, receive_until_sigterm, run
+from testbed.programs._common import Failed, doing, opening, port, receive_until_sigterm, run
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # include/uapi/linux/if_ether.h
 PACKET_STATISTICS = 6  # include/uapi/linux/if_packet.h; reading it gives (packets, dropped)
@@ -132,7 +132,7 @@ def packet_socket(device: str | None) -> socket.socket:
     One that is for a single interface is opened for no protocol, and so takes nothing until `bind` says both what
     and where: else it would hold packets of other interfaces from before (packet(7)).
     """
-    with doing("opening a packet socket"):
+    with opening("a packet socket", "packet sockets"):
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0 if device else socket.htons(ETH_P_ALL))
     try:
         with doing(f"watching {device or 'every interface'}"):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from testbed.programs._common import doing, number, pattern, run, size_bytes, time_ns
+from testbed.programs._common import IP_VERSION, doing, number, opening, pattern, run, size_bytes, time_ns
 
 HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number: RFC 792, RFC 4443 section 4
 LARGEST_PAYLOAD = 65507  # 65,535 less the IPv4 and ICMP headers
@@ -120,7 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> None:
         with doing(f"looking up {arguments.to}"):
             family, _, _, _, address = socket.getaddrinfo(arguments.to, None, type=socket.SOCK_RAW)[0]
-        with doing("opening a raw socket"):
+        version = IP_VERSION[family]
+        with opening(f"a raw {version} socket", f"raw {version} sockets"):
             sock = socket.socket(family, socket.SOCK_RAW, PROTOCOL[family])
         with sock:
             if arguments.bind:

@@ -18,8 +18,10 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from testbed.programs._common import (
+    IP_VERSION,
     doing,
     number,
+    opening,
     pattern,
     receive_until_sigterm,
     run,
@@ -32,14 +34,15 @@ RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it
 
 
 def raw_socket(of: str, protocol: int, checksum_offset: int | None) -> tuple[socket.socket, tuple[Any, ...]]:
-    """A raw socket of the family of that host or address, and the address. Raises Failed, EPERM without NET_RAW.
+    """A raw socket of the family of that host or address, and the address. Raises Failed: EPERM without NET_RAW.
 
     With an offset into the payload, the kernel fills in the checksum there when it sends, and drops what has a
     wrong one there when it receives: over IPv6 only.
     """
     with doing(f"looking up {of}"):
         family, _, _, _, address = socket.getaddrinfo(of, None, type=socket.SOCK_RAW)[0]
-    with doing("opening a raw socket"):
+    version = IP_VERSION[family]
+    with opening(f"a raw {version} socket", f"raw {version} sockets"):
         sock = socket.socket(family, socket.SOCK_RAW, protocol)
     if checksum_offset is not None:
         with doing(f"asking the kernel for a checksum at {checksum_offset}"):

@@ -21,6 +21,7 @@ from testbed.programs._common import (
     add_server_arguments,
     doing,
     host_and_port,
+    opening,
     run,
     say_ready,
 )
@@ -40,7 +41,6 @@ WHAT_TO_TRY = {
     "EADDRINUSE": "another program has this port",
     "EAI_NONAME": "in a host of the testbed, names come from /etc/hosts alone",
 }
-LACKING = {errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EAFNOSUPPORT}
 
 
 class Reader:
@@ -129,16 +129,15 @@ def _still_there(state: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command `sctp`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
     arguments = _parser().parse_args(argv)
-    lacking: list[dict[str, Any]] = []  # what the testbed skips a scenario for
     if arguments.mode == "echo":
         echo = Echo()
-        return run("sctp echo", lambda: _serve(echo, arguments, lacking), lambda: [*lacking, *echo.records()])
+        return run("sctp echo", lambda: _serve(echo, arguments), echo.records)
     book = Book(arguments.sizes, arguments.count)
-    return run("sctp send", lambda: _send(book, arguments, lacking), lambda: [*lacking, *book.records()])
+    return run("sctp send", lambda: _send(book, arguments), book.records)
 
 
-def _serve(echo: Echo, arguments: argparse.Namespace, lacking: list[dict[str, Any]]) -> None:
-    with _socket(lacking) as sock:
+def _serve(echo: Echo, arguments: argparse.Namespace) -> None:
+    with _socket() as sock:
         with doing(f"binding {arguments.bind} port {arguments.port}", WHAT_TO_TRY):
             sock.bind((arguments.bind, arguments.port))
         if arguments.port == 0:
@@ -146,9 +145,9 @@ def _serve(echo: Echo, arguments: argparse.Namespace, lacking: list[dict[str, An
         echo.serve(sock, arguments.buffer)
 
 
-def _send(book: Book, arguments: argparse.Namespace, lacking: list[dict[str, Any]]) -> None:
+def _send(book: Book, arguments: argparse.Namespace) -> None:
     host, port = arguments.to
-    with _socket(lacking) as sock:
+    with _socket() as sock:
         with doing(f"looking up {host}"):
             address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
         if arguments.bind is not None:
@@ -158,15 +157,10 @@ def _send(book: Book, arguments: argparse.Namespace, lacking: list[dict[str, Any
         send(sock, address, book, arguments.buffer)
 
 
-def _socket(lacking: list[dict[str, Any]]) -> socket.socket:
+def _socket() -> socket.socket:
     """A one-to-many SCTP socket that tells of its associations. Raises Failed."""
-    try:
+    with opening("an SCTP socket", "SCTP"):
         sock = socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, socket.IPPROTO_SCTP)
-    except OSError as problem:
-        if problem.errno in LACKING:
-            lacking.append({"unsupported": "no SCTP here"})
-        with doing("making an SCTP socket"):
-            raise
     sock.setsockopt(socket.IPPROTO_SCTP, SCTP_NODELAY, 1)  # a record must not wait for more to send
     sock.setsockopt(socket.IPPROTO_SCTP, SCTP_EVENTS, ASSOCIATION_EVENTS)
     return sock

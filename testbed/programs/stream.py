@@ -22,6 +22,7 @@ from typing import Any
 
 from testbed.programs._common import (
     Failed,
+    Unsupported,
     add_client_arguments,
     add_server_arguments,
     client_socket,
@@ -152,9 +153,8 @@ class Client:
         try:
             with doing(f"choosing {name} out of /proc/sys/net/ipv4/tcp_available_congestion_control"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
-        except Failed:  # the machine's lack and nobody's failure: the testbed skips the scenario on this record
-            self.samples.append({"unsupported": f"no congestion control {name} here"})
-            raise
+        except Failed as problem:
+            raise Unsupported(problem.name, str(problem), f"no congestion control {name} here") from problem
 
     def ask_kernel(self, sock: socket.socket) -> None:
         """What this end's TCP did and saw: tcp(7), TCP_INFO and TCP_CONGESTION."""

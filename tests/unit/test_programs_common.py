@@ -265,3 +265,49 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT])
+def test_a_kind_of_socket_that_the_kernel_lacks_is_unsupported(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        with common.opening("a packet socket", "packet sockets"):
+            raise OSError(number, os.strerror(number))
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert common.run("it", work, lambda: [{"a": 1}]) == 1
+    signal.signal(signal.SIGTERM, before)
+    out, err = capsys.readouterr()
+    name = errno.errorcode[number]
+    said = [{"unsupported": "no packet sockets here"}, {"a": 1}, {"error": name}]
+    assert [json.loads(line) for line in out.splitlines()] == said
+    assert err.startswith(f"it: opening a packet socket: {name}: ")
+
+
+def test_a_socket_that_is_not_for_everybody_is_an_error() -> None:
+    refused = pytest.raises(common.Failed, match="opening a packet socket: EPERM: ")
+    with refused as failed, common.opening("a packet socket", "packet sockets"):
+        raise PermissionError(errno.EPERM, "not permitted")
+    assert not isinstance(failed.value, common.Unsupported)
+
+
+@pytest.mark.parametrize(
+    ("argv", "lack"),
+    [
+        (["frames", "watch"], "no packet sockets here"),
+        (["raw", "send", "::1", "--protocol", "253", "--count", "1"], "no raw IPv6 sockets here"),
+        (["icmp", "echo-request", "127.0.0.1", "--count", "1"], "no raw IPv4 sockets here"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_program_says_what_its_kernel_lacks(argv: list[str], lack: str) -> None:
+    code = (
+        "import errno, socket, sys\n"
+        "def refuse(*_):\n    raise OSError(errno.EAFNOSUPPORT, 'Address family not supported by protocol')\n"
+        "socket.socket = refuse\n"
+        f"from testbed.programs import {argv[0]}\n"
+        f"sys.exit({argv[0]}.main({argv[1:]!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, json.dumps({"unsupported": lack})), done.stderr
