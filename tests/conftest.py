@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 BEFORE = pytest.StashKey[tuple[set[str], set[str], set[int]]]()
 LEFT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were() -> Iterator[None]:
+    """Our programs ignore SIGTERM while they write their records; children of the next test would inherit that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

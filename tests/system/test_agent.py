@@ -223,7 +223,7 @@ def test_signals_reach_a_program_and_its_tree_in_its_own_host_only(inhabited: tu
     sent = agent.signal("a", pid, "TERM", tree=True)
     assert sent[0] == pid
     assert len(sent) == 2
-    assert started.wait(60) != 0
+    assert started.wait(10) != 0
     wait_for(lambda: agent.signal("a", pid, "TERM") == [])
 
 
