@@ -434,19 +434,21 @@ def _found(names: Sequence[str], announce: bool = True) -> list[Path]:
 
 
 def _problems(path: Path) -> list[Problem]:
-    """All that is wrong with a file: its form first, then, if that is sound, its expectations."""
+    """All that is wrong with a file. What its expectations are about is known only if its form is sound."""
     from testbed import scenario as room
-    from testbed.expect.static import problems
+    from testbed.expect.static import malformed, problems
     from testbed.plan import plan
 
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         return [Problem(_shown(path), 0, 0, f"cannot be read as text: {problem}")]
-    found = [replace(problem, file=_shown(path)) for problem in room.check(text, str(path))]
-    if not any(not problem.warning for problem in found):
-        found += [replace(problem, file=_shown(path)) for problem in problems(plan(room.load(path)))]
-    return sorted(found)
+    found, expectations = room.inspect(text, str(path), path.parent)
+    if any(not problem.warning for problem in found):
+        found += malformed(expectations, str(path))
+    else:
+        found += problems(plan(room.load(path)))
+    return sorted(replace(problem, file=_shown(path)) for problem in found)
 
 
 def _refuse_problems(*paths: Path) -> None:

@@ -6,7 +6,7 @@ when they are there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -25,6 +25,7 @@ from testbed.measure.metrics import BUILT_IN
 from testbed.measure.samples import NEED_NUMBERS, Dimension
 from testbed.plan.types import Expectation, Plan, Program
 from testbed.scenario.fields import did_you_mean
+from testbed.scenario.source import Text, mark_of
 from testbed.scenario.units import UNITS
 
 
@@ -32,6 +33,18 @@ def problems(plan: Plan) -> list[Problem]:
     """Everything wrong with the plan's expectations, in the order of the file."""
     names = Names(plan)
     return [problem for expectation in plan.expectations for problem in _problems_of(names, expectation)]
+
+
+def malformed(texts: Iterable[str], file: str) -> list[Problem]:
+    """What is wrong with expectations whatever they are about: all that can be said where there is no plan."""
+    found = []
+    for text in texts:
+        try:
+            parse(str(text))
+        except GrammarError as wrong:
+            column = text.first_column + wrong.at if isinstance(text, Text) and text.first_column else 0
+            found.append(Problem(file, mark_of(text).line, column, str(wrong), wrong.hint))
+    return found
 
 
 def notes(plan: Plan) -> list[str]:

@@ -51,9 +51,21 @@ def _sound(scenario: Scenario | None, reading: Reading) -> Scenario:
 
 def check(text: str, file: str) -> list[Problem]:
     """Every problem and warning of the file and of each of its saboteurs, in the order of the file."""
+    return inspect(text, file)[0]
+
+
+def inspect(text: str, file: str, directory: Path | None = None) -> tuple[list[Problem], list[str]]:
+    """What `check` says, and the file's expectations as far as it could be read, whatever else is wrong with it.
+
+    With a directory, what the file takes from beside itself is looked for in there.
+    """
     reading = Reading(file, text)
-    _whole(reading)
-    return reading.problems
+    scenario = _whole(reading)
+    if scenario is None or scenario.broken:
+        return reading.problems, []
+    if directory is not None:
+        _files_there(scenario, directory, reading)
+    return reading.problems, [one.that for one in scenario.expect if not one.broken]
 
 
 def _files_there(scenario: Scenario, directory: Path, reading: Reading) -> None:

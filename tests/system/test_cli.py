@@ -107,6 +107,18 @@ def test_all_problems_of_a_wrong_file_come_at_once_with_line_and_column(command:
     assert "Traceback" not in done.stderr
 
 
+def test_a_wrong_form_hides_no_missing_file_and_no_malformed_expectation(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(
+        "testbed: 1\nabout: x\nhosts:\n  a: {run: ls, afer: b, files: [nope.py]}\n"
+        "expect:\n  - a.exit = 0\n  - a.stdout contians x\n  - {that: a.exit is 0, becuse: y}\n"
+    )
+    done = testbed("check", path)
+    assert done.returncode == 2, said(done)
+    for line, word in ((4, "afer"), (4, "nope.py"), (6, "=="), (7, "contains"), (8, "becuse"), (8, "found `is`")):
+        assert re.search(rf"wrong.yaml:{line}:\d+: (.*\n *)?.*{word}", done.stderr), (line, word, said(done))
+
+
 def test_an_expectation_that_cannot_be_is_found_before_anything_runs(tmp_path: Path) -> None:
     path = tmp_path / "quick.yaml"
     path.write_text(QUICK.replace("client.lost == 0", "clint.lost == 0"))
