@@ -5,7 +5,7 @@ NAME   ?= udp-loss
 ENGINE ?= auto
 SEED   ?=
 JOBS   ?= 4
-WORKERS ?= 4
+WORKERS ?= 0
 ARGS   ?=
 
 READY  := $(VENV)/.ready
@@ -23,7 +23,7 @@ scenario: $(READY) ## run one: make scenario NAME=udp-loss [ENGINE=docker|namesp
 scenarios: $(READY) ## run them all, some at once: make scenarios [ENGINE=...] [JOBS=4] [ARGS=...]
 	@$(VENV)/bin/testbed run scenarios --engine $(ENGINE) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures
+test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures; WORKERS=4 for a quicker look
 	@$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
 test-kernel: $(DEV) ## scenarios that need SCTP, under Debian's user-mode-linux (and kmod), as root or anybody
