@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from testbed.agent.host import Host
 from testbed.errors import EngineError
 
 _LINKS_FOLLOWED = 40  # the kernel's own limit
+SETTLES_S = 1.0  # how long a process may take from giving up its capabilities to being its program
 
 
 class Process(NamedTuple):
@@ -207,11 +209,25 @@ def descriptors(pid: int) -> Iterator[str]:
     if process.state == "Z":
         homes = [f"/proc/{pid}/task/{tid}" for tid in _listed(f"/proc/{pid}/task") if tid != str(pid)]
     for home in homes:
-        for number in _listed(f"{home}/fd"):
+        for number in _settled(f"{home}/fd"):
             try:
                 yield os.readlink(f"{home}/fd/{number}")  # noqa: PTH115 - thousands of them
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # closed since
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # closed since, or the process is ending
+
+
+def _settled(directory: str) -> list[str]:
+    """As `_listed`. A process that has just given up capabilities, or is just ending, lets nobody look who is not
+    root on the machine: until it has become its program, or is gone. Raises PermissionError if that does not come.
+    """
+    until = time.monotonic() + SETTLES_S
+    while True:
+        try:
+            return _listed(directory)
+        except PermissionError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.005)
 
 
 def _listed(directory: str) -> list[str]:

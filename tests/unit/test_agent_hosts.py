@@ -186,6 +186,37 @@ def test_a_signal_without_a_name_is_refused() -> None:
         processes.send_signal(ourselves(), os.getpid(), "TURM", whole_tree=False)
 
 
+def refusing(monkeypatch: pytest.MonkeyPatch, times: int, then: list[str] | OSError) -> None:
+    """The next listings of a process's descriptors are refused, so many of them; then comes `then`."""
+    real, left = os.listdir, [times]
+
+    def listdir(path: str) -> list[str]:
+        if not path.endswith("/fd"):
+            return real(path)
+        left[0] -= 1
+        if left[0] >= 0:
+            raise PermissionError(13, "Permission denied", path)
+        if isinstance(then, OSError):
+            raise then
+        return then
+
+    monkeypatch.setattr(os, "listdir", listdir)
+
+
+def test_a_process_that_is_just_becoming_its_program_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch, 3, ["0"])
+    assert list(processes.descriptors(os.getpid())) == [os.readlink("/proc/self/fd/0")]
+    refusing(monkeypatch, 3, FileNotFoundError(2, "No such file or directory"))
+    assert list(processes.descriptors(os.getpid())) == []
+
+
+def test_a_process_that_never_lets_anybody_look_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SETTLES_S", 0.02)
+    refusing(monkeypatch, 10**9, [])
+    with pytest.raises(PermissionError):
+        list(processes.descriptors(os.getpid()))
+
+
 def test_what_a_thread_has_open_counts_when_the_first_one_has_ended(tmp_path: Path) -> None:
     """pthread_exit in main: the process lives, and its own directory of descriptors is empty."""
     code = (
