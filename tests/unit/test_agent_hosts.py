@@ -205,7 +205,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, times: int, then: list[str] | OSEr
 
 def test_a_process_that_is_just_becoming_its_program_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     refusing(monkeypatch, 3, ["0"])
-    assert list(processes.descriptors(os.getpid())) == [os.readlink("/proc/self/fd/0")]
+    assert list(processes.descriptors(os.getpid())) == [str(Path("/proc/self/fd/0").readlink())]
     refusing(monkeypatch, 3, FileNotFoundError(2, "No such file or directory"))
     assert list(processes.descriptors(os.getpid())) == []
 
