@@ -158,6 +158,7 @@ class Links:
         self._touched: dict[str, str] = {}  # host -> name of its w0's other end, in the wire's namespace
         self._start: proof.Moment | None = None
         self._offsets: dict[str, int] = {}
+        self._ledger_end: int | None = None  # in bytes, since it was closed; what follows is no part of the run
 
     def set(self, wanted: Wanted, hosts: Mapping[str, Host]) -> dict[str, Any]:
         """Make the state of every link what is wanted. Returns what the wire and the kernel hold afterwards.
@@ -165,7 +166,7 @@ class Links:
         Raises ConditionError naming the host or link that is not in force, CapabilityError where the kernel lacks
         a part, CommandError.
         """
-        self._hosts, self._wanted, self._start = hosts, wanted, None
+        self._hosts, self._wanted, self._start, self._ledger_end = hosts, wanted, None, None
         for host in [name for name in self._touched if name not in wanted.filters]:
             self._clear(host)
         if not wanted.links and self._wire is None:
@@ -270,7 +271,9 @@ class Links:
         self, wire: WireProcess, wanted: Wanted, start: proof.Moment
     ) -> tuple[list[proof.Problem], proof.Moment]:
         for_s = _DRAIN_S + wanted.longest_stay_s
-        wire.ask("drain", wait_s=for_s + 10, for_s=for_s)  # what does not leave in time, it records as unasked
+        # What does not leave in time, it records as unasked.
+        end = wire.ask("drain", wait_s=for_s + 10, for_s=for_s)
+        self._ledger_end = end["ledger_bytes"]
         moment = self._moment(wire, list(wanted.devices))
         problems = proof.not_in_force(wanted.demand, start, moment)
         deadline = time.monotonic() + _SETTLE_S
@@ -278,6 +281,7 @@ class Links:
             time.sleep(0.01)
             moment = self._moment(wire, list(left), moment)
             problems = proof.not_in_force(wanted.demand, start, moment)
+        moment = moment.counted(end["links"])
         broken = {who for _, who, _ in problems}
         lost = proof.lost_frames(wanted.demand, start, moment, self._offsets)
         return problems + [problem for problem in lost if problem[1] not in broken], moment
@@ -286,7 +290,8 @@ class Links:
         """A piece of the ledger, and where the next one begins; None: that was the last."""
         if self._wire is None:
             return b"", None
-        piece = self._wire.ledger(offset, LEDGER_CHUNK)
+        left = LEDGER_CHUNK if self._ledger_end is None else max(0, min(LEDGER_CHUNK, self._ledger_end - offset))
+        piece = self._wire.ledger(offset, left)
         following = offset + len(piece)
         return piece, following if len(piece) == LEDGER_CHUNK else None
 

@@ -52,6 +52,11 @@ class Moment:
     def frames_in(self, host: str) -> int:
         return int(self.report.get("hosts", {}).get(host, {}).get("frames_in", 0))
 
+    def counted(self, links: Mapping[str, Mapping[str, int]]) -> Moment:
+        """The same with these counts of each link: those of the moment when the ledger was closed."""
+        held = self.report.get("links", {})
+        return Moment(self.views, {**self.report, "links": {link: {**held[link], **links[link]} for link in held}})
+
     def ring(self, name: str) -> int:
         return int(self.report.get("ring", {}).get(name, 0))
 

@@ -13,9 +13,12 @@ namespace with every veth.
 
 Requests are JSON lines on stdin, answered one at a time on stdout:
   conditions {seed, hosts: {host: device}, links: [...]}  -> {links: {id: condition}, slot_bytes, fate}
-  drain {for_s}  -> {drained, pending}     waits until nothing is pending and nothing came in for 50 ms; after
+  drain {for_s}  -> {drained, pending, ledger_bytes, links}
+                                           waits until nothing is pending and nothing came in for 50 ms; after
                                            `for_s` seconds what is pending is dropped as "unasked". The ledger is
-                                           whole then, and closed by its count.
+                                           whole then, and closed by its count: its size, and the counts of every
+                                           link that go with it. Kernels go on by themselves, with what was not
+                                           acknowledged; such frames pass, and are behind that end.
   report {}      -> {hosts, links, ring}   counts since the start, of every link there ever was, with its condition
                                            (null: it is not in force any more)
 """
@@ -144,7 +147,9 @@ class Control:
             number = request["id"]
 
             def done(drained: bool, pending: int) -> None:
-                self._write({"id": number, "ok": {"drained": drained, "pending": pending}})
+                counts = {link_id: link.counts.to_json() for link_id, link in self._path.links.items()}
+                end = {"ledger_bytes": self._path.ledger_bytes, "links": counts}
+                self._write({"id": number, "ok": {"drained": drained, "pending": pending, **end}})
 
             self._loop.drain = Drain(time.monotonic_ns() + int(request["for_s"] * 1e9), done)
             return None

@@ -340,6 +340,11 @@ class Path:
         while data:
             data = data[os.write(self._ledger_fd, data) :]
 
+    @property
+    def ledger_bytes(self) -> int:
+        """How long the ledger is, as written."""
+        return os.fstat(self._ledger_fd).st_size
+
     def _close_ring(self) -> None:
         if self._ring is not None:
             self._old_drops += self._ring.drops()

@@ -42,8 +42,13 @@ def answer(request):
         state.update(links=request["links"], hosts=request["hosts"])
         held = {{l["id"]: LIE.get(l["id"], l["condition"]) for l in state["links"]}}
         return {{"links": held, "slot_bytes": 2048, "fate": 1}}
+    now = report()
     if do == "drain":
-        return {{"drained": True, "pending": 0}}
+        links = {{link: {{k: v for k, v in c.items() if k != "condition"}} for link, c in now["links"].items()}}
+        return {{"drained": True, "pending": 0, "ledger_bytes": ledger.tell(), "links": links}}
+    return now
+
+def report():
     report = {{
         "hosts": {{h: {{"frames_in": counts["in"].get(h, 0), "unknown": counts["unknown"].get(h, 0)}}
                   for h in state["hosts"]}},

@@ -221,14 +221,15 @@ class Lab:
     def evidence(self, **more: Any) -> dict[str, Any]:
         """Drain, report and the ledger of this moment."""
         drain = self.ask("drain", for_s=3.0)["ok"]
-        frames = decode(Path(self.ledger.name).read_bytes())
+        written = Path(self.ledger.name).read_bytes()
         matched = {h: self.hosts[h].matched() for h in self.ask("report")["ok"]["hosts"]}
         return {
             "ready": self.ready,
             "drain": drain,
             "report": self.ask("report")["ok"],
             "matched": matched,
-            "ledger": frames,
+            "ledger": decode(written),
+            "ledger_bytes": len(written),
             **more,
         }
 
