@@ -13,21 +13,11 @@ import struct
 import sys
 from typing import Any
 
-from testbed.programs._common import (
-    Failed,
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    error_name,
-    error_records,
-    one_of_many,
-    run,
-    say_ready,
-    server_socket,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, size_bytes, time_ns
+from testbed.programs._errors import Failed, doing, error_name, error_records, one_of_many
+from testbed.programs._life import run
+from testbed.programs._serving import accepted
+from testbed.programs._sockets import connected, server_socket
 
 CHUNK = bytes(1 << 14)
 ABORT = struct.pack("ii", 1, 0)  # struct linger: on, for 0 seconds
@@ -41,17 +31,13 @@ class Server:
         self.connections = self.aborted = self.payload_bytes = 0
         self.errors: list[str] = []
 
-    def serve(self, listener: socket.socket) -> None:
-        """Never returns: SIGTERM ends it."""
-        with doing("listening"):
-            listener.listen()
-        say_ready()
-        while True:
-            with doing("accepting a connection"):
-                connection, _ = listener.accept()
-            self.connections += 1
-            with connection, one_of_many(self.errors):
-                self._take(connection)
+    def work(self, arguments: argparse.Namespace) -> None:
+        """Never returns: SIGTERM ends it. Raises Failed."""
+        with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
+            for connection in accepted(listener.accept):
+                self.connections += 1
+                with connection, one_of_many(self.errors):
+                    self._take(connection)
 
     def _take(self, connection: socket.socket) -> None:
         left = self.after_bytes
@@ -74,6 +60,11 @@ class Client:
         self.payload_bytes = 0
         self.first_error: str | None = None
 
+    def work(self, arguments: argparse.Namespace) -> None:
+        """Raises Failed."""
+        with connected(arguments) as sock:
+            self.send(sock, arguments.bytes)
+
     def send(self, sock: socket.socket, total: int) -> None:
         """Raises Failed with what the second send got, after the first has failed."""
         try:
@@ -95,24 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.mode == "serve":
         server = Server(arguments.after)
-
-        def work_server() -> None:
-            with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
-                server.serve(listener)
-
-        return run("abort serve", work_server, server.records)
-
+        return run("abort serve", lambda: server.work(arguments), server.records)
     client = Client()
-
-    def work_client() -> None:
-        sock, address = client_socket(socket.SOCK_STREAM, arguments)
-        with sock:
-            sock.settimeout(arguments.timeout / 1e9)
-            with doing(f"connecting to {arguments.to[0]} port {arguments.to[1]}"):
-                sock.connect(address)
-            client.send(sock, arguments.bytes)
-
-    return run("abort send", work_client, client.records)
+    return run("abort send", lambda: client.work(arguments), client.records)
 
 
 def _parser() -> argparse.ArgumentParser:

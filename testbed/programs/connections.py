@@ -7,38 +7,28 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
-from testbed.programs._common import (
-    add_client_arguments,
-    client_socket,
-    doing,
-    endpoint,
-    number,
-    run,
-    say_ready,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, number, time_ns
+from testbed.programs._life import run
+from testbed.programs._serving import say_ready
+from testbed.programs._sockets import connected, endpoint
 
 
 class Connections:
     """What stands. The endpoints are those that the kernel names: getsockname(2), getpeername(2)."""
 
     def __init__(self) -> None:
-        self.sockets: list[socket.socket] = []
+        self._open = ExitStack()
         self.endpoints: list[tuple[str, str]] = []
 
     def open(self, arguments: argparse.Namespace) -> None:
         """Raises Failed."""
         for _ in range(arguments.count):
-            sock, address = client_socket(socket.SOCK_STREAM, arguments)
-            self.sockets.append(sock)
-            sock.settimeout(arguments.timeout / 1e9)
-            with doing(f"connecting to {arguments.to[0]} port {arguments.to[1]}"):
-                sock.connect(address)
+            sock = self._open.enter_context(connected(arguments))
             self.endpoints.append((endpoint(sock.getsockname()), endpoint(sock.getpeername())))
 
     def records(self) -> Iterator[dict[str, Any]]:

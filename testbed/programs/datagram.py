@@ -18,20 +18,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from testbed.programs._common import (
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    error_name,
-    number,
-    pattern,
-    receive_until_sigterm,
-    run,
-    server_socket,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, number, size_bytes, time_ns
+from testbed.programs._errors import doing, error_name
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._serving import receive_until_sigterm
+from testbed.programs._sockets import client_socket, server_socket
 
 LARGEST_DATAGRAM = 65507  # 65,535 less the IPv4 and UDP headers
 HEADER = struct.Struct("!IIQ")  # the probe's id, the datagram's number, when it was sent (monotonic ns)

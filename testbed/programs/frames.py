@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.programs._common import Failed, doing, opening, port, receive_until_sigterm, run
+from testbed.programs._cli import port
+from testbed.programs._errors import Failed, doing, opening
+from testbed.programs._life import run
+from testbed.programs._serving import receive_until_sigterm
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD  # include/uapi/linux/if_ether.h
 PACKET_STATISTICS = 6  # include/uapi/linux/if_packet.h; reading it gives (packets, dropped)

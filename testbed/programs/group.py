@@ -19,21 +19,14 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
-from testbed.programs._common import (
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    error_name,
-    number,
-    pattern,
-    receive_until_sigterm,
-    run,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, number, time_ns, within
+from testbed.programs._errors import doing, error_name, error_records
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._serving import receive_until_sigterm
+from testbed.programs._sockets import client_socket, enlarge_receive_buffer
 
 SIZE_BYTES = 64
-RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it; a datagram lost here would look like a loss of the network
 IP_MULTICAST_ALL = 49  # include/uapi/linux/in.h; Python 3.11 has no name for it
 MREQN = struct.Struct("@4s4si")  # struct ip_mreqn, ip(7): group, address, interface (0: by the routes)
 
@@ -45,10 +38,11 @@ class Receiver:
         self.received = 0
         self.peers: set[Any] = set()
 
-    def serve(self, sock: socket.socket) -> None:
+    def work(self, arguments: argparse.Namespace) -> None:
         """Until SIGTERM, and then what is still in the socket. Raises Failed."""
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        receive_until_sigterm(sock, lambda: self.receive(sock))
+        with receiving_socket(arguments.bind, arguments.port, arguments.join, arguments.device) as sock:
+            enlarge_receive_buffer(sock)
+            receive_until_sigterm(sock, lambda: self.receive(sock))
 
     def receive(self, sock: socket.socket) -> None:
         _, peer = sock.recvfrom(65536, socket.MSG_DONTWAIT)
@@ -93,6 +87,17 @@ class Sender:
         self.sent = 0
         self.errors: Counter[str] = Counter()
 
+    def work(self, arguments: argparse.Namespace) -> None:
+        """Raises Failed."""
+        sock, to = client_socket(socket.SOCK_DGRAM, arguments)
+        with sock:
+            if ip_address(to[0]).is_multicast:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, arguments.ttl)
+            else:  # a broadcast without this permission is refused, EACCES
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            self.send(sock, to, arguments.count, arguments.interval)
+            time.sleep(arguments.wait / 1e9)
+
     def send(self, sock: socket.socket, to: tuple[Any, ...], count: int, interval_ns: int) -> None:
         for n in range(count):
             try:
@@ -103,7 +108,7 @@ class Sender:
             time.sleep(interval_ns / 1e9)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        yield from ({"error": name} for name in self.errors)
+        yield from error_records(self.errors)
         yield {"sent": self.sent, "errors": self.errors.total()}
 
 
@@ -115,25 +120,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.mode == "receive":
         receiver = Receiver()
-        return run("group receive", lambda: _receive(receiver, arguments), receiver.records)
+        return run("group receive", lambda: receiver.work(arguments), receiver.records)
     sender = Sender()
-    return run("group send", lambda: _send(sender, arguments), sender.records)
-
-
-def _receive(receiver: Receiver, arguments: argparse.Namespace) -> None:
-    with receiving_socket(arguments.bind, arguments.port, arguments.join, arguments.device) as sock:
-        receiver.serve(sock)
-
-
-def _send(sender: Sender, arguments: argparse.Namespace) -> None:
-    sock, to = client_socket(socket.SOCK_DGRAM, arguments)
-    with sock:
-        if ip_address(to[0]).is_multicast:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, arguments.ttl)
-        else:  # a broadcast without this permission is refused, EACCES
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sender.send(sock, to, arguments.count, arguments.interval)
-        time.sleep(arguments.wait / 1e9)
+    return run("group send", lambda: sender.work(arguments), sender.records)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     add_client_arguments(send)
     send.add_argument("--count", type=number, default=1, metavar="N", help="how many; default 1")
     send.add_argument("--interval", type=time_ns, default=0, metavar="TIME", help="after each; default: none")
-    send.add_argument("--ttl", type=_ttl, default=1, metavar="N", help="of multicast; default 1, this network")
+    send.add_argument(
+        "--ttl", type=within(number, 0, 255), default=1, metavar="N", help="of multicast; default 1, this network"
+    )
     send.add_argument(
         "--wait", type=time_ns, default=5 * 10**8, metavar="TIME", help="for the last to arrive; default 500ms"
     )
@@ -163,12 +154,6 @@ def _multicast(text: str) -> str:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is no multicast address, as in 239.1.2.3")
-
-
-def _ttl(text: str) -> int:
-    if (ttl := number(text)) > 255:
-        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 255")
-    return ttl
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
 import socket
 import struct
 import sys
@@ -17,7 +16,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from testbed.programs._common import IP_VERSION, doing, number, opening, pattern, run, size_bytes, time_ns
+from testbed.programs._cli import number, size_bytes, time_ns
+from testbed.programs._errors import doing, opening
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._sockets import IP_VERSION, look_up, readable_by
 
 HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number: RFC 792, RFC 4443 section 4
 LARGEST_PAYLOAD = 65507  # 65,535 less the IPv4 and ICMP headers
@@ -92,24 +95,19 @@ def ask(sock: socket.socket, book: Echo, count: int, interval_ns: int, timeout_n
     """Send `count` requests at a steady pace over a connected raw socket, book the replies, wait for the last."""
     start_ns = time.monotonic_ns()
     for n in range(count):
-        while _receive(sock, book, start_ns + n * interval_ns):
-            pass
+        while readable_by(start_ns + n * interval_ns, sock):
+            _receive(sock, book)
         with doing(f"sending echo request {n}"):
             sock.send(book.request(n, time.monotonic_ns()))
     deadline_ns = time.monotonic_ns() + timeout_ns
-    while len(book.delays_ns) < count and _receive(sock, book, deadline_ns):
-        pass
+    while len(book.delays_ns) < count and readable_by(deadline_ns, sock):
+        _receive(sock, book)
 
 
-def _receive(sock: socket.socket, book: Echo, deadline_ns: int) -> bool:
-    """Book one packet if one comes until then, or is here already, however late it is."""
-    left_s = max(0, deadline_ns - time.monotonic_ns()) / 1e9
-    if not select.select([sock], [], [], left_s)[0]:
-        return False
+def _receive(sock: socket.socket, book: Echo) -> None:
     with doing("receiving"):
         packet = sock.recv(65536)
     book.arrived(packet, time.monotonic_ns())
-    return True
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,8 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     book = Echo(os.getpid() & 0xFFFF, arguments.size, arguments.wrong_checksum)
 
     def work() -> None:
-        with doing(f"looking up {arguments.to}"):
-            family, _, _, _, address = socket.getaddrinfo(arguments.to, None, type=socket.SOCK_RAW)[0]
+        family, address = look_up(arguments.to, None, socket.SOCK_RAW)
         version = IP_VERSION[family]
         with opening(f"a raw {version} socket", f"raw {version} sockets"):
             sock = socket.socket(family, socket.SOCK_RAW, PROTOCOL[family])

@@ -14,17 +14,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from testbed.programs._common import (
-    doing,
-    host_and_port,
-    number,
-    pattern,
-    port,
-    run,
-    say_ready,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import host_and_port, number, port, size_bytes, time_ns
+from testbed.programs._errors import doing
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._serving import say_ready
 from testbed.programs.ns.packets import IDP_BYTES, LARGEST_DATAGRAM, SEQUENCED_PACKET, Idp
 from testbed.programs.ns.sockets import SO_DEFAULT_HEADERS, SO_HEADERS_ON_INPUT, SO_HEADERS_ON_OUTPUT, IdpSocket
 

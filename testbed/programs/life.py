@@ -14,18 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from testbed.programs._common import (
-    Failed,
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    error_name,
-    run,
-    say_ready,
-    server_socket,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, time_ns
+from testbed.programs._errors import Failed, doing, error_name
+from testbed.programs._life import run
+from testbed.programs._serving import say_ready
+from testbed.programs._sockets import client_socket, server_socket
 
 STATES = {1: "ESTABLISHED", 7: "CLOSE", 10: "LISTEN"}  # include/net/tcp_states.h
 MESSAGE = b"there and back"
@@ -43,6 +36,10 @@ class Server:
     def __init__(self, fault: str | None) -> None:
         self.fault = fault  # what it is to do wrong, so that somebody can be seen to notice
         self.records: list[dict[str, Any]] = []
+
+    def work(self, arguments: argparse.Namespace) -> None:
+        with server_socket(socket.SOCK_DGRAM, arguments.bind, arguments.port) as asked:
+            self.live(asked)
 
     def live(self, asked: socket.socket) -> None:
         """Take the address of `asked`, a UDP socket, for TCP. Never returns: SIGTERM ends it. Raises Failed."""
@@ -140,12 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         visitor = Visitor(arguments)
         return run("life visit", visitor.visit, lambda: [visitor.summary])
     server = Server(arguments.fault)
-
-    def work() -> None:
-        with server_socket(socket.SOCK_DGRAM, arguments.bind, arguments.port) as asked:
-            server.live(asked)
-
-    return run("life serve", work, lambda: server.records)
+    return run("life serve", lambda: server.work(arguments), lambda: server.records)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,19 +16,12 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from testbed.programs._common import (
-    Failed,
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    error_name,
-    number,
-    run,
-    say_ready,
-    server_socket,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, number, time_ns
+from testbed.programs._errors import Failed, doing, error_name
+from testbed.programs._life import run
+from testbed.programs._sending import sleep_until
+from testbed.programs._serving import accepted
+from testbed.programs._sockets import connected, server_socket
 
 
 def line(n: int) -> bytes:
@@ -49,7 +42,7 @@ class Conversation:
         self.sending = True
         start_ns = time.monotonic_ns()
         for place, n in enumerate(numbers):
-            time.sleep(max(0, start_ns + place * interval_ns - time.monotonic_ns()) / 1e9)
+            sleep_until(start_ns + place * interval_ns)
             sock.sendall(line(n))
             self.sent += 1
             self.sent_after_eof += self.eof
@@ -84,57 +77,44 @@ class Conversation:
         return {name: getattr(self, name) for name in names}
 
 
-def serve(listener: socket.socket, arguments: argparse.Namespace, conversations: list[Conversation]) -> None:
-    """One connection after another. Never returns: SIGTERM ends it."""
-    with doing("listening"):
-        listener.listen()
-    say_ready()
-    while True:
-        with doing("accepting a connection"):
-            connection, _ = listener.accept()
+def serve(arguments: argparse.Namespace, conversations: list[Conversation]) -> None:
+    """One connection after another. Never returns: SIGTERM ends it. Raises Failed."""
+    with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
+        for connection in accepted(listener.accept):
+            conversation = Conversation()
+            conversations.append(conversation)
+            with connection:
+                try:
+                    if arguments.after_peer:
+                        conversation.receive(connection)
+                        conversation.send(connection, range(arguments.count), arguments.interval)
+                    else:
+                        conversation.both(connection, range(arguments.count), arguments.interval, ends_first=False)
+                except OSError as problem:
+                    conversation.error = error_name(problem)
+
+
+def talk(arguments: argparse.Namespace, conversations: list[Conversation]) -> None:
+    """The client's part. Raises Failed."""
+    numbers = range(arguments.count)
+    with connected(arguments) as sock:
         conversation = Conversation()
         conversations.append(conversation)
-        with connection:
-            try:
-                if arguments.after_peer:
-                    conversation.receive(connection)
-                    conversation.send(connection, range(arguments.count), arguments.interval)
-                else:
-                    conversation.both(connection, range(arguments.count), arguments.interval, ends_first=False)
-            except OSError as problem:
-                conversation.error = error_name(problem)
-
-
-def talk(sock: socket.socket, arguments: argparse.Namespace, conversation: Conversation) -> None:
-    """The client's part, over a connected socket. Raises Failed."""
-    numbers = range(arguments.count)
-    with doing("talking"):
-        if arguments.close:
-            return conversation.send(sock, numbers, arguments.interval)
-        order = reversed(numbers) if arguments.reverse else numbers
-        conversation.both(sock, order, arguments.interval, ends_first=True)
+        with doing("talking"):
+            if arguments.close:
+                conversation.send(sock, numbers, arguments.interval)
+                return
+            order = reversed(numbers) if arguments.reverse else numbers
+            conversation.both(sock, order, arguments.interval, ends_first=True)
     if conversation.error:
         raise Failed(conversation.error, f"receiving: {conversation.error}")
-    return None
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command `lines`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
     arguments = _parser().parse_args(argv)
     conversations: list[Conversation] = []
-
-    def work_server() -> None:
-        with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
-            serve(listener, arguments, conversations)
-
-    def work_client() -> None:
-        sock, address = client_socket(socket.SOCK_STREAM, arguments)
-        with sock:
-            sock.settimeout(arguments.timeout / 1e9)
-            with doing(f"connecting to {arguments.to[0]} port {arguments.to[1]}"):
-                sock.connect(address)
-            conversations.append(Conversation())
-            talk(sock, arguments, conversations[-1])
+    work = serve if arguments.mode == "serve" else talk
 
     def records() -> Iterable[dict[str, Any]]:
         yield from (conversation.record() for conversation in conversations)
@@ -142,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
             yield from ({"error": c.error} for c in conversations if c.error)
             yield {"connections": len(conversations)}
 
-    return run(f"lines {arguments.mode}", work_server if arguments.mode == "serve" else work_client, records)
+    return run(f"lines {arguments.mode}", lambda: work(arguments, conversations), records)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,20 +18,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from testbed.programs._common import (
-    add_server_arguments,
-    doing,
-    error_name,
-    host_and_port,
-    number,
-    pattern,
-    port,
-    receive_until_sigterm,
-    run,
-    server_socket,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import add_server_arguments, host_and_port, number, port, size_bytes, time_ns
+from testbed.programs._errors import doing, error_name
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._serving import receive_until_sigterm
+from testbed.programs._sockets import server_socket
 
 LARGEST_SIZE = 65535  # what the length field of UDP can say; IPv4 carries 65,507 bytes of payload
 IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2  # include/uapi/linux/in.h, ip(7); Python 3.11 has no names for them

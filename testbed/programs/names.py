@@ -13,20 +13,11 @@ import socket
 import sys
 from typing import Any
 
-from testbed.programs._common import (
-    Failed,
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    endpoint,
-    error_records,
-    one_of_many,
-    run,
-    say_ready,
-    server_socket,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, time_ns
+from testbed.programs._errors import Failed, doing, error_records, one_of_many
+from testbed.programs._life import run
+from testbed.programs._serving import accepted
+from testbed.programs._sockets import connected, endpoint, server_socket
 
 
 def names(sock: socket.socket) -> dict[str, str]:
@@ -35,13 +26,8 @@ def names(sock: socket.socket) -> dict[str, str]:
 
 def serve(listener: socket.socket, records: list[dict[str, Any]], errors: list[str]) -> None:
     """One connection after another. Never returns: SIGTERM ends it."""
-    with doing("listening"):
-        listener.listen()
     records.append({"bound": endpoint(listener.getsockname())})
-    say_ready()
-    while True:
-        with doing("accepting a connection"):
-            connection, _ = listener.accept()
+    for connection in accepted(listener.accept):
         with connection, one_of_many(errors):
             records.append({})  # stays empty if the client has reset the connection by now
             records[-1] |= names(connection)
@@ -71,11 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             serve(listener, records, errors)
 
     def work_client() -> None:
-        sock, address = client_socket(socket.SOCK_STREAM, arguments)
-        with sock:
-            sock.settimeout(arguments.timeout / 1e9)
-            with doing(f"connecting to {arguments.to[0]} port {arguments.to[1]}"):
-                sock.connect(address)
+        with connected(arguments) as sock:
             records.append({})
             ask(sock, records[-1])
 

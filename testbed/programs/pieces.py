@@ -15,20 +15,12 @@ import sys
 import time
 from typing import Any
 
-from testbed.programs._common import (
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    error_records,
-    number,
-    one_of_many,
-    run,
-    say_ready,
-    server_socket,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, number, size_bytes, time_ns
+from testbed.programs._errors import doing, error_records, one_of_many
+from testbed.programs._life import run
+from testbed.programs._sending import sleep_until
+from testbed.programs._serving import accepted
+from testbed.programs._sockets import client_socket, server_socket
 
 
 class Count:
@@ -61,7 +53,7 @@ def send(sock: socket.socket, count: int, size: int, interval_ns: int, sends: Co
     everything = numbers.randbytes(count * size)
     start_ns = time.monotonic_ns()
     for n in range(count):
-        time.sleep(max(0, start_ns + n * interval_ns - time.monotonic_ns()) / 1e9)
+        sleep_until(start_ns + n * interval_ns)
         piece = everything[n * size : (n + 1) * size]
         sock.sendall(piece)
         sends.add(piece)
@@ -77,12 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work_receive() -> None:
         with server_socket(socket.SOCK_STREAM, arguments.bind, arguments.port) as listener:
-            with doing("listening"):
-                listener.listen()
-            say_ready()
-            while True:
-                with doing("accepting a connection"):
-                    connection, _ = listener.accept()
+            for connection in accepted(listener.accept):
                 counts.append(Count())
                 with connection, one_of_many(errors):
                     receive(connection, arguments.buffer, arguments.wait_for, counts[-1])

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from testbed.programs._common import doing, run
+from testbed.programs._errors import doing
+from testbed.programs._life import run
 
 MESSAGE = b"a message"
 

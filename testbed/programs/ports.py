@@ -14,18 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from testbed.programs._common import (
-    add_client_arguments,
-    client_socket,
-    doing,
-    number,
-    port,
-    run,
-    say_ready,
-)
+from testbed.programs._cli import add_client_arguments, number, port
+from testbed.programs._errors import doing
+from testbed.programs._life import run
+from testbed.programs._serving import say_ready
+from testbed.programs._sockets import client_socket, enlarge_receive_buffer
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it; many clients may ask at once
 ANSWER_TIMEOUT_S = 2
 
 
@@ -75,7 +70,7 @@ class Server:
         with ExitStack() as stack:
             sockets = [stack.enter_context(bound(socket.SOCK_DGRAM, (bind, port), shared)) for port in ports]
             for sock in sockets:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+                enlarge_receive_buffer(sock)
                 self.received[sock.getsockname()[1]] = 0
             if 0 in ports:
                 print("port", *self.received, file=sys.stderr, flush=True)

@@ -13,24 +13,18 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import Any
 
-from testbed.programs._common import (
-    IP_VERSION,
-    doing,
-    number,
-    opening,
-    pattern,
-    receive_until_sigterm,
-    run,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import number, size_bytes, time_ns, within
+from testbed.programs._errors import doing, opening
+from testbed.programs._life import run
+from testbed.programs._sending import pattern, sleep_until
+from testbed.programs._serving import receive_until_sigterm
+from testbed.programs._sockets import IP_VERSION, enlarge_receive_buffer, look_up
 
 IPV4_HEADER = struct.Struct("!BBHHHBBH4s4s")  # RFC 791, section 3.1
-RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it
 
 
 def raw_socket(of: str, protocol: int, checksum_offset: int | None) -> tuple[socket.socket, tuple[Any, ...]]:
@@ -39,8 +33,7 @@ def raw_socket(of: str, protocol: int, checksum_offset: int | None) -> tuple[soc
     With an offset into the payload, the kernel fills in the checksum there when it sends, and drops what has a
     wrong one there when it receives: over IPv6 only.
     """
-    with doing(f"looking up {of}"):
-        family, _, _, _, address = socket.getaddrinfo(of, None, type=socket.SOCK_RAW)[0]
+    family, address = look_up(of, None, socket.SOCK_RAW)
     version = IP_VERSION[family]
     with opening(f"a raw {version} socket", f"raw {version} sockets"):
         sock = socket.socket(family, socket.SOCK_RAW, protocol)
@@ -65,10 +58,14 @@ class Receiver:
         self.packets: list[dict[str, Any]] = []
         self.truncated = self.corrupted = self.payload_bytes = 0
 
-    def serve(self, sock: socket.socket, buffer_bytes: int, late: bool) -> None:
-        """Until SIGTERM, and then what is still in the socket. `late`: nothing before. Raises Failed."""
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        receive_until_sigterm(sock, lambda: self._take(sock, buffer_bytes), late)
+    def work(self, arguments: argparse.Namespace) -> None:
+        """Until SIGTERM, and then what is still in the socket. With `late`, nothing before. Raises Failed."""
+        sock, address = raw_socket(arguments.bind, arguments.protocol, arguments.checksum)
+        with sock:
+            with doing(f"binding {arguments.bind}"):
+                sock.bind(address)
+            enlarge_receive_buffer(sock)
+            receive_until_sigterm(sock, lambda: self._take(sock, arguments.buffer), arguments.late)
 
     def _take(self, sock: socket.socket, buffer_bytes: int) -> None:
         packet, _, flags, source = sock.recvmsg(buffer_bytes, 0, socket.MSG_DONTWAIT)
@@ -113,7 +110,7 @@ class Sender:
             header = ipv4_header(arguments.source, IPv4Address(address[0]), *own)
         start_ns = time.monotonic_ns()
         for n in range(arguments.count):
-            time.sleep(max(0, start_ns + n * arguments.interval - time.monotonic_ns()) / 1e9)
+            sleep_until(start_ns + n * arguments.interval)
             with doing(f"sending packet {n}"):
                 sock.sendto(header + pattern(n, arguments.size), address)
             self.sent += 1
@@ -136,32 +133,24 @@ def main(argv: list[str] | None = None) -> int:
 
         return run("raw send", send, sender.records)
     receiver = Receiver(arguments.checksum)
-
-    def receive() -> None:
-        sock, address = raw_socket(arguments.bind, arguments.protocol, arguments.checksum)
-        with sock:
-            with doing(f"binding {arguments.bind}"):
-                sock.bind(address)
-            receiver.serve(sock, arguments.buffer, arguments.late)
-
-    return run("raw receive", receive, receiver.records)
+    return run("raw receive", lambda: receiver.work(arguments), receiver.records)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raw", description="Raw sockets: a protocol of one's own over IP.")
     modes = parser.add_subparsers(dest="mode", required=True, metavar="receive|send")
-    octet, number16, chosen = _within(number, 1, 255), _within(number, 0, 65535), IPv4Address(0)
+    octet, number16, chosen = within(number, 1, 255), within(number, 0, 65535), IPv4Address(0)
 
     receive = modes.add_parser("receive", help="take every packet of a protocol, until SIGTERM")
     receive.add_argument("--bind", default="0.0.0.0", metavar="IP", help="default: every IPv4 address")
-    buffer = _within(size_bytes, IPV4_HEADER.size, 65536)
+    buffer = within(size_bytes, IPV4_HEADER.size, 65536)
     receive.add_argument("--buffer", type=buffer, default=65536, metavar="SIZE", help="of one receive")
     receive.add_argument("--late", action="store_true", help="let all packets wait until SIGTERM")
 
     send = modes.add_parser("send", help="send packets of a protocol")
     send.add_argument("to", metavar="HOST")
     send.add_argument("--count", type=number, required=True, metavar="N", help="how many to send")
-    size = _within(size_bytes, 0, 65535 - IPV4_HEADER.size)
+    size = within(size_bytes, 0, 65535 - IPV4_HEADER.size)
     send.add_argument("--size", type=size, default=64, metavar="SIZE", help="of the payload; default 64B")
     send.add_argument("--interval", type=time_ns, default=0, metavar="TIME", help="between two; default: none")
     send.add_argument("--own-header", action="store_true", help="write the IPv4 header, with these three:")
@@ -172,16 +161,6 @@ def _parser() -> argparse.ArgumentParser:
         mode.add_argument("--protocol", type=octet, required=True, metavar="N", help="as in 253 and 254")
         mode.add_argument("--checksum", type=number16, metavar="OFFSET", help="the kernel does it; IPv6 only")
     return parser
-
-
-def _within(parse: Callable[[str], int], low: int, high: int) -> Callable[[str], int]:
-    def checked(text: str) -> int:
-        value = parse(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not from {low} to {high}")
-        return value
-
-    return checked
 
 
 if __name__ == "__main__":

@@ -17,14 +17,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from testbed.programs._common import (
-    add_server_arguments,
-    doing,
-    host_and_port,
-    opening,
-    run,
-    say_ready,
-)
+from testbed.programs._cli import add_server_arguments, host_and_port
+from testbed.programs._errors import doing, opening
+from testbed.programs._life import run
+from testbed.programs._serving import say_ready
 from testbed.programs.seqpacket import IN_FLIGHT, Book, add_buffer_argument, add_record_arguments
 
 # include/uapi/linux/sctp.h and linux/socket.h; Python has no names for these

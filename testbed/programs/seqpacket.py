@@ -13,17 +13,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from testbed.programs._common import (
-    Failed,
-    doing,
-    error_name,
-    number,
-    pattern,
-    run,
-    say_ready,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import number, size_bytes, time_ns
+from testbed.programs._errors import Failed, doing, error_name
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._serving import say_ready
 
 TYPES = {"seqpacket": socket.SOCK_SEQPACKET, "stream": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM}
 NAMES = {int(kind): name for name, kind in TYPES.items()}

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.programs._common import Failed, endpoint, number, port, run, time_ns
+from testbed.programs._cli import number, port, time_ns
+from testbed.programs._errors import Failed
+from testbed.programs._life import run
+from testbed.programs._sockets import endpoint
 
 KINDS = ("tcp", "udp", "raw")
 STATES = (  # include/net/tcp_states.h, from 1
@@ -44,9 +47,7 @@ def table(text: str) -> list[Socket]:
     for line in text.splitlines()[1:]:
         _, local, remote, state = line.split()[:4]
         code = int(state, 16)
-        name = (
-            STATES[code - 1] if 1 <= code <= len(STATES) else "SYN-RECEIVED"
-        )  # 12: of a request not yet accepted
+        name = STATES[code - 1] if 1 <= code <= len(STATES) else "SYN-RECEIVED"  # 12: not yet accepted
         found.append(Socket(_endpoint(local), _endpoint(remote), name))
     return found
 

@@ -19,19 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from testbed.programs._common import (
-    Failed,
-    doing,
-    error_name,
-    host_and_port,
-    number,
-    pattern,
-    port,
-    run,
-    say_ready,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import host_and_port, number, port, size_bytes, time_ns
+from testbed.programs._errors import Failed, doing, error_name
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._serving import say_ready
 from testbed.programs.ns.connection import WINDOW
 from testbed.programs.ns.packets import ATTENTION, END_OF_MESSAGE, LARGEST_DATA, SPP_BYTES, Spp
 from testbed.programs.ns.sockets import (

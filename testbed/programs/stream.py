@@ -20,22 +20,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.programs._common import (
-    Failed,
-    Unsupported,
-    add_client_arguments,
-    add_server_arguments,
-    client_socket,
-    doing,
-    error_name,
-    number,
-    pattern,
-    run,
-    say_ready,
-    server_socket,
-    size_bytes,
-    time_ns,
-)
+from testbed.programs._cli import add_client_arguments, add_server_arguments, number, size_bytes, time_ns
+from testbed.programs._errors import Failed, Unsupported, doing, error_name
+from testbed.programs._life import run
+from testbed.programs._sending import pattern
+from testbed.programs._serving import say_ready
+from testbed.programs._sockets import client_socket, server_socket
 
 CHUNK_BYTES = 1 << 16
 LARGEST_MESSAGE = 1 << 16  # a larger one could fill every buffer on the way there and back, and both ends wait

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from testbed.programs._common import doing, error_records, one_of_many, run, say_ready
+from testbed.programs._errors import doing, error_records, one_of_many
+from testbed.programs._life import run
+from testbed.programs._serving import say_ready
 
 
 def introduce(sock: socket.socket) -> str:
@@ -82,10 +84,8 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unix", description="UNIX sockets: a named point where programs meet.")
     modes = parser.add_subparsers(dest="mode", required=True, metavar="serve|meet")
-    for name, what in (
-        ("serve", "bind the name and meet whoever comes, until SIGTERM"),
-        ("meet", "connect to it"),
-    ):
+    helps = {"serve": "bind the name and meet whoever comes, until SIGTERM", "meet": "connect to it"}
+    for name, what in helps.items():
         modes.add_parser(name, help=what).add_argument("path", metavar="PATH", help="as in /run/app/meet.sock")
     return parser
 

@@ -17,10 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.programs import _common as common
-from testbed.programs import datagram, group, message
+from testbed.programs import _cli, _errors, _life, _sending, _serving, datagram, group, message
 
 ROOT = Path(__file__).parents[2]
+IMPORTS = (
+    "import os, signal, sys, time\n"
+    "from testbed.programs._errors import Failed\n"
+    "from testbed.programs._life import run\n"
+    "from testbed.programs._serving import say_ready, uninterrupted\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_a_time_is_read_exactly(text: str, ns: int) -> None:
-    assert common.time_ns(text) == ns
+    assert _cli.time_ns(text) == ns
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_a_time_is_read_exactly(text: str, ns: int) -> None:
     ],
 )
 def test_a_size_is_read_exactly(text: str, size: int) -> None:
-    assert common.size_bytes(text) == size
+    assert _cli.size_bytes(text) == size
 
 
 @pytest.mark.parametrize(
@@ -63,27 +68,27 @@ def test_a_size_is_read_exactly(text: str, size: int) -> None:
 )
 def test_a_wrong_time_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        common.time_ns(text)
+        _cli.time_ns(text)
 
 
 @pytest.mark.parametrize("text", ["", "1", "KB", "1KB", "1K", "1M", "1mb", "1kb", "0.3B", "1bit"])
 def test_a_wrong_size_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        common.size_bytes(text)
+        _cli.size_bytes(text)
 
 
 def test_a_number_without_unit_is_refused_with_an_example() -> None:
     with pytest.raises(
         argparse.ArgumentTypeError, match=r"'5' is not a number with one of ns us ms s min h, as in 5ms"
     ):
-        common.time_ns("5")
+        _cli.time_ns("5")
 
 
 @given(st.integers(0, 10**15))
 def test_every_whole_number_of_nanoseconds_survives_each_unit(ns: int) -> None:
-    assert common.time_ns(f"{ns}ns") == ns
+    assert _cli.time_ns(f"{ns}ns") == ns
     whole, rest = divmod(ns, 10**6)
-    assert common.time_ns(f"{whole}.{rest:06}ms") == ns
+    assert _cli.time_ns(f"{whole}.{rest:06}ms") == ns
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_every_whole_number_of_nanoseconds_survives_each_unit(ns: int) -> None:
     ],
 )
 def test_host_and_port(text: str, to: tuple[str, int]) -> None:
-    assert common.host_and_port(text) == to
+    assert _cli.host_and_port(text) == to
 
 
 @pytest.mark.parametrize(
@@ -103,29 +108,29 @@ def test_host_and_port(text: str, to: tuple[str, int]) -> None:
 )
 def test_a_wrong_host_and_port_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        common.host_and_port(text)
+        _cli.host_and_port(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "65536", "http", "", "1.0"])
 def test_a_wrong_port_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        common.port(text)
+        _cli.port(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "", "1_000", str(2**32)])
 def test_a_wrong_number_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        common.number(text)
+        _cli.number(text)
 
 
 def test_patterns_of_256_numbers_in_a_row_differ_and_have_their_length() -> None:
-    assert len({common.pattern(n, 8) for n in range(256)}) == 256
-    assert len(common.pattern(255, 65_536)) == 65_536
-    assert common.pattern(3, 4) == bytes([3, 4, 5, 6])
+    assert len({_sending.pattern(n, 8) for n in range(256)}) == 256
+    assert len(_sending.pattern(255, 65_536)) == 65_536
+    assert _sending.pattern(3, 4) == bytes([3, 4, 5, 6])
 
 
 def test_an_error_says_what_was_done_what_came_back_and_what_to_try() -> None:
-    with pytest.raises(common.Failed) as failed, common.doing("connecting to server port 9"):
+    with pytest.raises(_errors.Failed) as failed, _errors.doing("connecting to server port 9"):
         raise ConnectionRefusedError(111, "Connection refused")
     assert failed.value.name == "ECONNREFUSED"
     assert (
@@ -146,12 +151,12 @@ def test_an_error_says_what_was_done_what_came_back_and_what_to_try() -> None:
     ],
 )
 def test_errors_go_by_their_symbols(problem: OSError | EOFError, name: str) -> None:
-    assert common.error_name(problem) == name
+    assert _errors.error_name(problem) == name
 
 
 def _python(code: str) -> subprocess.Popen[str]:
     """A program of its own, made with `run`: it sets a handler of SIGTERM, and these tests keep theirs."""
-    text = f"import sys, time\nfrom testbed.programs._common import *\n{code}\n"
+    text = f"{IMPORTS}{code}\n"
     return subprocess.Popen(
         [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -174,7 +179,6 @@ def test_run_writes_the_records_and_the_error_and_exits_1_when_the_work_failed()
 
 def test_sigterm_ends_the_work_and_not_the_writing_of_the_records() -> None:
     code = (
-        "import os\n"
         "def records():\n    os.kill(os.getpid(), signal.SIGTERM)\n    yield {'a': 1}\n"
         "def work():\n    say_ready()\n    time.sleep(60)\n"
         "sys.exit(run('it', work, records))"
@@ -189,7 +193,7 @@ def test_sigterm_ends_the_work_and_not_the_writing_of_the_records() -> None:
 
 def test_sigterm_waits_while_something_must_not_be_interrupted() -> None:
     code = (
-        "import os\nfrom testbed.programs._common import uninterrupted\nbooked = []\n"
+        "booked = []\n"
         "def work():\n"
         "    with uninterrupted():\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n        booked.append({'a': 1})\n"
@@ -221,7 +225,7 @@ def test_what_is_in_the_socket_at_sigterm_is_booked(
                 sender.sendto(b"abc", address)  # on loopback, it is there when the call returns
             signal.raise_signal(signal.SIGTERM)
 
-        monkeypatch.setattr(common, "say_ready", send_and_stop)
+        monkeypatch.setattr(_serving, "say_ready", send_and_stop)
         before = signal.getsignal(signal.SIGTERM)
         try:
             assert main([mode, "--bind", address[0], "--port", str(address[1])]) == 0
@@ -232,34 +236,32 @@ def test_what_is_in_the_socket_at_sigterm_is_booked(
 
 
 def _terminate() -> None:
-    raise common.Terminated
+    raise _life.Terminated
 
 
 def test_an_error_of_the_socket_after_sigterm_is_told_like_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     def receive() -> None:
         raise OSError(errno.ENETDOWN, "Network is down")
 
-    monkeypatch.setattr(common, "say_ready", _terminate)
-    with socket.socket() as sock, pytest.raises(common.Failed, match="receiving: ENETDOWN: Network is down"):
-        common.receive_until_sigterm(sock, receive)
+    monkeypatch.setattr(_serving, "say_ready", _terminate)
+    with socket.socket() as sock, pytest.raises(_errors.Failed, match="receiving: ENETDOWN: Network is down"):
+        _serving.receive_until_sigterm(sock, receive)
 
 
 def test_a_socket_that_never_gets_empty_does_not_hold_a_receiver_that_is_to_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     booked: list[int] = []
-    monkeypatch.setattr(common, "say_ready", _terminate)
-    with socket.socket() as sock, pytest.raises(common.Terminated):
-        common.receive_until_sigterm(sock, lambda: booked.append(1))
-    assert len(booked) == common.MOST_WAITING
+    monkeypatch.setattr(_serving, "say_ready", _terminate)
+    with socket.socket() as sock, pytest.raises(_life.Terminated):
+        _serving.receive_until_sigterm(sock, lambda: booked.append(1))
+    assert len(booked) == _serving.MOST_WAITING
 
 
 def test_a_reader_that_has_gone_is_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    text = (
-        "from testbed.programs._common import run; raise SystemExit(run('it', lambda: None, lambda: [{'a': 1}]))"
-    )
+    text = "from testbed.programs._life import run; raise SystemExit(run('it', lambda: None, lambda: [{'a': 1}]))"
     done = subprocess.run(
         [sys.executable, "-c", text], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30
     )
@@ -272,11 +274,11 @@ def test_a_kind_of_socket_that_the_kernel_lacks_is_unsupported(
     number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> None:
-        with common.opening("a packet socket", "packet sockets"):
+        with _errors.opening("a packet socket", "packet sockets"):
             raise OSError(number, os.strerror(number))
 
     before = signal.getsignal(signal.SIGTERM)
-    assert common.run("it", work, lambda: [{"a": 1}]) == 1
+    assert _life.run("it", work, lambda: [{"a": 1}]) == 1
     signal.signal(signal.SIGTERM, before)
     out, err = capsys.readouterr()
     name = errno.errorcode[number]
@@ -286,10 +288,10 @@ def test_a_kind_of_socket_that_the_kernel_lacks_is_unsupported(
 
 
 def test_a_socket_that_is_not_for_everybody_is_an_error() -> None:
-    refused = pytest.raises(common.Failed, match="opening a packet socket: EPERM: ")
-    with refused as failed, common.opening("a packet socket", "packet sockets"):
+    refused = pytest.raises(_errors.Failed, match="opening a packet socket: EPERM: ")
+    with refused as failed, _errors.opening("a packet socket", "packet sockets"):
         raise PermissionError(errno.EPERM, "not permitted")
-    assert not isinstance(failed.value, common.Unsupported)
+    assert not isinstance(failed.value, _errors.Unsupported)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testbed.programs._common import Failed
+from testbed.programs._errors import Failed
 from testbed.programs.group import Receiver, Sender, main, receiving_socket
 
 GROUP, ANOTHER, EVERYBODY = "239.1.2.3", "239.9.9.9", "127.255.255.255"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from testbed.programs import ports
-from testbed.programs._common import Failed, Terminated
+from testbed.programs._errors import Failed
+from testbed.programs._life import Terminated
 from testbed.programs.ports import Ask, Bind, Server, bound
 from tests.unit.test_programs_docs import documented, keys
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from testbed.programs import _common, raw
-from testbed.programs._common import pattern
+from testbed.programs import _serving, raw
+from testbed.programs._sending import pattern
 from testbed.programs.raw import Receiver, Sender, ipv4_header, main
 from tests.unit.test_programs_docs import documented, keys
 
@@ -116,7 +116,7 @@ def talk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
             os.kill(os.getpid(), signal.SIGTERM)
 
         thread = threading.Thread(target=send_and_stop)
-        monkeypatch.setattr(_common, "say_ready", thread.start)
+        monkeypatch.setattr(_serving, "say_ready", thread.start)
         before = signal.getsignal(signal.SIGTERM)
         try:
             status = main(["receive", "--protocol", "253", "--bind", to, *receiving.split()])

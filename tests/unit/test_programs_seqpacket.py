@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from testbed.programs import sctp, seqpacket
-from testbed.programs._common import Failed, Terminated
+from testbed.programs._errors import Failed
+from testbed.programs._life import Terminated
 from testbed.programs.sctp import ASSOC_CHANGE, COMM_LOST, COMM_UP, MSG_NOTIFICATION, SCTP_ASSOC_CHANGE
 from testbed.programs.seqpacket import Book, Echo
 

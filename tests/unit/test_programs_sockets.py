@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from testbed.programs import sockets
-from testbed.programs._common import Failed
+from testbed.programs._errors import Failed
 from testbed.programs.sockets import Socket, records, table, until
 from tests.unit.test_programs_cli import finish, run, server, start
 from tests.unit.test_programs_docs import documented, keys

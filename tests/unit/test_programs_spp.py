@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from testbed.programs import idp, spp
-from testbed.programs._common import pattern
+from testbed.programs._sending import pattern
 from testbed.programs.ns.connection import Connection
 from testbed.programs.ns.packets import Idp
 from testbed.programs.ns.sockets import IdpSocket, SequencedPacketSocket

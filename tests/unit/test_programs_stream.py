@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from testbed.programs import stream
-from testbed.programs._common import Failed, Unsupported, pattern
+from testbed.programs._errors import Failed, Unsupported
+from testbed.programs._sending import pattern
 
 Peer = Callable[[socket.socket], None]
 

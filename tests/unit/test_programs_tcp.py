@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from testbed.programs import abort, names, pieces
-from testbed.programs._common import Failed
+from testbed.programs._errors import Failed
 from tests.unit.test_programs_cli import finish, run, server, start
 
 AT = "127.0.0.1"
