@@ -1,224 +1,29 @@
 """UDP: a server that echoes, and a probe that counts what came back, and how, and when.
 
-The probe needs nothing but an echo from its peer: any UDP echo server in any language will do. All that it
-counts is about the round trip. What it cannot see from its end (on which way a datagram was lost) it does not
-guess.
+The server is in `datagram_server`, the probe in `datagram_client`.
 """
 
 from __future__ import annotations
 
 import argparse
-import select
-import socket
-import struct
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
-from itertools import groupby
-from typing import Any
 
-from testbed.programs._cli import add_client_arguments, add_server_arguments, number, size_bytes, time_ns
-from testbed.programs._errors import doing, error_name
+from testbed.programs._cli import add_client_arguments, add_server_arguments, number, size_bytes, time_ns, within
 from testbed.programs._life import run
-from testbed.programs._sending import pattern
-from testbed.programs._serving import receive_until_sigterm
-from testbed.programs._sockets import client_socket, server_socket
+from testbed.programs.datagram_client import HEADER, Probe, work
+from testbed.programs.datagram_server import Echo
 
 LARGEST_DATAGRAM = 65507  # 65,535 less the IPv4 and UDP headers
-HEADER = struct.Struct("!IIQ")  # the probe's id, the datagram's number, when it was sent (monotonic ns)
-SO_TIMESTAMPNS = 35  # include/uapi/asm-generic/socket.h; Python 3.11 has no name for it
-TIMESPEC = struct.Struct("@ll")
-RECEIVE_BUFFER_BYTES = 1 << 20  # the kernel caps it; a datagram lost here would look like a loss of the network
-
-
-class Echo:
-    """A server: every datagram goes back to where it came from, as it is."""
-
-    def __init__(self) -> None:
-        self.received = self.payload_bytes = 0
-        self.peers: set[tuple[Any, ...]] = set()
-        self.errors: Counter[str] = Counter()
-
-    def serve(self, sock: socket.socket) -> None:
-        """Until SIGTERM, and then what is still in the socket. Raises Failed."""
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        receive_until_sigterm(sock, lambda: self.answer(sock))
-
-    def answer(self, sock: socket.socket) -> None:
-        data, peer = sock.recvfrom(65536, socket.MSG_DONTWAIT)
-        self.received += 1
-        self.payload_bytes += len(data)
-        self.peers.add(peer)
-        try:
-            sock.sendto(data, peer)
-        except OSError as problem:  # one peer that cannot be answered is no reason to leave the others
-            self.errors[error_name(problem)] += 1
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        yield from ({"error": name} for name in self.errors)
-        yield {
-            "received": self.received,
-            "echoed": self.received - self.errors.total(),
-            "payload_bytes": self.payload_bytes,
-            "peers": len(self.peers),
-            "errors": self.errors.total(),
-        }
-
-
-class Probe:
-    """The book of one probe: what was sent, what came back. It knows no socket and no clock."""
-
-    def __init__(self, probe_id: int, size: int) -> None:
-        self.probe_id, self.size = probe_id, size
-        self.sent_ns: dict[int, int] = {}  # number -> when
-        self.copies: Counter[int] = Counter()  # number -> how often it came back intact
-        self.delays_ns: list[int] = []
-        self.unsent = self.reordered = self.corrupted = 0
-        self.late_ns = 0  # the furthest that a sending was behind its time
-        self.errors: Counter[str] = Counter()
-        self._highest = -1
-
-    def datagram(self, number: int, sent_ns: int) -> bytes:
-        return HEADER.pack(self.probe_id, number, sent_ns) + pattern(number, self.size - HEADER.size)
-
-    def arrived(self, data: bytes, now_ns: int) -> None:
-        """Book one datagram that came back.
-
-        A corrupted one counts as not received (RFC 7680, section 2), a second copy counts as duplicated and for
-        nothing else (RFC 5560), and one is reordered if a higher number was here before it (RFC 4737, section 3).
-        """
-        number = HEADER.unpack_from(data)[1] if len(data) >= HEADER.size else -1
-        sent_ns = self.sent_ns.get(number)
-        if sent_ns is None or data != self.datagram(number, sent_ns):
-            self.corrupted += 1
-            return
-        self.copies[number] += 1
-        if self.copies[number] > 1:
-            return
-        self.delays_ns.append(now_ns - sent_ns)
-        if number < self._highest:
-            self.reordered += 1
-        else:
-            self._highest = number
-
-    def loss_periods(self) -> list[int]:
-        """The lengths of the runs of consecutive losses, in datagrams (RFC 3357)."""
-        fates = groupby(number not in self.copies for number in sorted(self.sent_ns))
-        return [sum(1 for _ in period) for lost, period in fates if lost]
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        yield from ({"round_trip_delay_ms": delay_ns / 1e6} for delay_ns in self.delays_ns)
-        yield from ({"loss_period": length} for length in self.loss_periods())
-        yield from ({"error": name} for name in self.errors)
-        sent, received = len(self.sent_ns), len(self.copies)
-        summary: dict[str, Any] = {
-            "id": self.probe_id,
-            "sent": sent,
-            "unsent": self.unsent,
-            "received": received,
-            "lost": sent - received,
-            "duplicated": self.copies.total() - received,
-            "reordered": self.reordered,
-            "corrupted": self.corrupted,
-            "errors": self.errors.total(),
-            "send_lateness_ms": self.late_ns / 1e6,
-        }
-        if sent:
-            summary["loss_ratio"] = {"count": sent - received, "of": sent}
-        if received:
-            summary["reordered_ratio"] = {"count": self.reordered, "of": received}
-            twice = sum(copies > 1 for copies in self.copies.values())
-            summary["duplicate_ratio"] = {"count": twice, "of": received}
-        yield summary
-
-
-def probe(sock: socket.socket, book: Probe, count: int, interval_ns: int, timeout_ns: int) -> None:
-    """Send `count` datagrams at a steady pace over a connected socket, book what comes back, wait for the last.
-
-    The n-th is due at start + n * interval, whatever became of those before it: errors of sleeping do not add up.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    start_ns = time.monotonic_ns()
-    for n in range(count):
-        due_ns = start_ns + n * interval_ns
-        _receive_until(due_ns, sock, book)
-        _send(n, sock, book)
-        book.late_ns = max(book.late_ns, book.sent_ns.get(n, due_ns) - due_ns)
-    _receive_until(time.monotonic_ns() + timeout_ns, sock, book)
-
-
-def _send(n: int, sock: socket.socket, book: Probe) -> None:
-    """The kernel reports an ICMP error of an earlier datagram in place of sending this one, once: so try twice."""
-    for _ in range(2):
-        now_ns = book.sent_ns[n] = time.monotonic_ns()  # booked first: SIGTERM may come at any moment
-        try:
-            sock.send(book.datagram(n, now_ns))
-            return
-        except OSError as problem:
-            del book.sent_ns[n]
-            book.errors[error_name(problem)] += 1
-    book.unsent += 1
-
-
-def _receive_until(deadline_ns: int, sock: socket.socket, book: Probe) -> None:
-    """Book what arrives until then; at least what is here already, however late it is."""
-    while True:
-        left_s = max(0, deadline_ns - time.monotonic_ns()) / 1e9
-        if not select.select([sock], [], [], left_s)[0]:
-            return
-        try:
-            book.arrived(*_receive(sock))
-        except BlockingIOError:  # select(2), BUGS: the datagram may be thrown away in between for its checksum
-            continue
-        except OSError as problem:
-            book.errors[error_name(problem)] += 1
-
-
-def _receive(sock: socket.socket) -> tuple[bytes, int]:
-    """A datagram and when the kernel got it: how long we took to wake up is no part of the network's delay."""
-    data, ancillary, _, _ = sock.recvmsg(65536, socket.CMSG_SPACE(TIMESPEC.size), socket.MSG_DONTWAIT)
-    wall_ns, now_ns = time.time_ns(), time.monotonic_ns()  # in this order: a pause between them only adds delay
-    for level, kind, stamp in ancillary:
-        if (level, kind, len(stamp)) == (socket.SOL_SOCKET, SO_TIMESTAMPNS, TIMESPEC.size):
-            seconds, ns = TIMESPEC.unpack(stamp)
-            age_ns = wall_ns - seconds * 10**9 - ns
-            if 0 <= age_ns < 10**9:  # else somebody has set the wall clock
-                return data, now_ns - age_ns
-    return data, now_ns
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command `datagram`. Returns the exit status: 0 done, 1 a socket error; wrong arguments exit with 2."""
     arguments = _parser().parse_args(argv)
     if arguments.mode == "echo":
-        return _main_echo(arguments)
-    return _main_probe(arguments)
-
-
-def _main_echo(arguments: argparse.Namespace) -> int:
-    echo = Echo()
-
-    def work() -> None:
-        with server_socket(socket.SOCK_DGRAM, arguments.bind, arguments.port) as sock:
-            echo.serve(sock)
-
-    return run("datagram echo", work, echo.records)
-
-
-def _main_probe(arguments: argparse.Namespace) -> int:
+        echo = Echo()
+        return run("datagram echo", lambda: echo.work(arguments), echo.records)
     book = Probe(arguments.id, arguments.size)
-    host, its_port = arguments.to
-
-    def work() -> None:
-        sock, address = client_socket(socket.SOCK_DGRAM, arguments)
-        with sock:
-            with doing(f"connecting to {host} port {its_port}"):  # so that ICMP errors reach us; nothing is sent
-                sock.connect(address)
-            probe(sock, book, arguments.count, arguments.interval, arguments.timeout)
-
-    return run("datagram probe", work, book.records)
+    return run("datagram probe", lambda: work(book, arguments), book.records)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -232,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     add_client_arguments(probe)
     probe.add_argument("--count", type=number, required=True, metavar="N", help="how many to send")
     probe.add_argument("--interval", type=time_ns, required=True, metavar="TIME", help="between two, as in 1ms")
-    probe.add_argument("--size", type=_datagram_size, default=64, metavar="SIZE", help="of each; default 64B")
+    size = within(size_bytes, HEADER.size, LARGEST_DATAGRAM, "B")
+    probe.add_argument("--size", type=size, default=64, metavar="SIZE", help="of each; default 64B")
     probe.add_argument(
         "--timeout",
         type=time_ns,
@@ -242,13 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     probe.add_argument("--id", type=number, default=0, metavar="N", help="written into each datagram; default 0")
     return parser
-
-
-def _datagram_size(text: str) -> int:
-    size = size_bytes(text)
-    if not HEADER.size <= size <= LARGEST_DATAGRAM:
-        raise argparse.ArgumentTypeError(f"{text!r} is not from {HEADER.size}B to {LARGEST_DATAGRAM}B")
-    return size
 
 
 if __name__ == "__main__":

@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.programs import datagram
-from testbed.programs.datagram import HEADER, Probe, probe
+from testbed.programs.datagram_client import (
+    HEADER,
+    SO_TIMESTAMPNS,
+    TIMESPEC,
+    Probe,
+    _receive,
+    _receive_until,
+    probe,
+)
+from testbed.programs.datagram_server import Echo
 
 MS = 10**6
 
@@ -256,8 +265,8 @@ class SlowWorld:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ns = 0
         self.sent: list[bytes] = []
-        monkeypatch.setattr(datagram.time, "monotonic_ns", lambda: self.now_ns)
-        monkeypatch.setattr(datagram.select, "select", self.select)
+        monkeypatch.setattr(time, "monotonic_ns", lambda: self.now_ns)
+        monkeypatch.setattr(select, "select", self.select)
 
     def select(self, reading: list[Any], _w: list[Any], _x: list[Any], timeout_s: float) -> tuple[list[Any], ...]:
         if timeout_s:
@@ -296,7 +305,7 @@ def test_echoes_are_read_also_when_there_is_no_time_to_wait() -> None:
     with ends[0] as client, ends[1] as server:
         book.sent_ns[0] = 0
         server.send(book.datagram(0, 0))
-        datagram._receive_until(0, client, book)
+        _receive_until(0, client, book)
         assert summary(book)["received"] == 1
         assert not select.select([client], [], [], 0)[0]
 
@@ -315,7 +324,7 @@ class Stamped:
 
 
 def stamp(wall_ns: int) -> tuple[int, int, bytes]:
-    return socket.SOL_SOCKET, datagram.SO_TIMESTAMPNS, datagram.TIMESPEC.pack(*divmod(wall_ns, 10**9))
+    return socket.SOL_SOCKET, SO_TIMESTAMPNS, TIMESPEC.pack(*divmod(wall_ns, 10**9))
 
 
 @pytest.mark.parametrize(
@@ -328,15 +337,15 @@ def stamp(wall_ns: int) -> tuple[int, int, bytes]:
         ([stamp(4_000 * MS)], 777 * MS),  # a second old: the wall clock was set
         ([stamp(5_001 * MS)], 777 * MS),  # from the future: the same
         ([(socket.SOL_SOCKET, 99, stamp(4_998 * MS)[2])], 777 * MS),
-        ([(socket.SOL_SOCKET, datagram.SO_TIMESTAMPNS, b"short")], 777 * MS),
+        ([(socket.SOL_SOCKET, SO_TIMESTAMPNS, b"short")], 777 * MS),
     ],
 )
 def test_the_kernels_stamp_is_put_on_the_monotonic_clock(
     monkeypatch: pytest.MonkeyPatch, ancillary: list[tuple[int, int, bytes]], arrived_ns: int
 ) -> None:
-    monkeypatch.setattr(datagram.time, "time_ns", lambda: 5_000 * MS)
-    monkeypatch.setattr(datagram.time, "monotonic_ns", lambda: 777 * MS)
-    assert datagram._receive(Stamped(*ancillary)) == (b"data", arrived_ns)  # type: ignore[arg-type]
+    monkeypatch.setattr(time, "time_ns", lambda: 5_000 * MS)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 777 * MS)
+    assert _receive(Stamped(*ancillary)) == (b"data", arrived_ns)  # type: ignore[arg-type]
 
 
 def test_a_pause_between_the_two_clocks_never_makes_a_delay_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,14 +355,14 @@ def test_a_pause_between_the_two_clocks_never_makes_a_delay_shorter(monkeypatch:
         clock[0] += 50 * MS  # we are kept waiting before each reading
         return clock[0] + by_ns
 
-    monkeypatch.setattr(datagram.time, "time_ns", lambda: later(0))
-    monkeypatch.setattr(datagram.time, "monotonic_ns", lambda: later(0))
-    assert datagram._receive(Stamped(stamp(10 * MS)))[1] >= 10 * MS  # type: ignore[arg-type]
+    monkeypatch.setattr(time, "time_ns", lambda: later(0))
+    monkeypatch.setattr(time, "monotonic_ns", lambda: later(0))
+    assert _receive(Stamped(stamp(10 * MS)))[1] >= 10 * MS  # type: ignore[arg-type]
 
 
 def test_the_kernel_does_stamp_what_the_probe_receives(monkeypatch: pytest.MonkeyPatch) -> None:
     real_ns = time.time_ns
-    monkeypatch.setattr(datagram.time, "time_ns", lambda: real_ns() + 10**8)  # every stamp looks 100 ms older
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 10**8)  # every stamp looks 100 ms older
     book = Probe(0, 64)
     with peer(lambda n, data: [data]) as client:
         probe(client, book, count=1, interval_ns=0, timeout_ns=300 * MS)
@@ -380,7 +389,7 @@ class OneBadPeer:
 
 
 def test_a_peer_that_cannot_be_answered_does_not_stop_the_server() -> None:
-    sock, echo = OneBadPeer(), datagram.Echo()
+    sock, echo = OneBadPeer(), Echo()
     while sock.waiting:
         echo.answer(sock)  # type: ignore[arg-type]
     assert sock.answered == [(b"ab", ("p", 1)), (b"f", ("p", 1))]

@@ -17,7 +17,18 @@ from pathlib import Path
 import pytest
 
 from testbed.engines.launchers import launchers
-from testbed.programs import datagram, group, message, ports, sctp, seqpacket, stream
+from testbed.programs import (
+    datagram_client,
+    datagram_server,
+    group,
+    ports,
+    sctp,
+    seqpacket,
+    stream_server,
+)
+from testbed.programs.message_receiver import Receiver
+from testbed.programs.message_sender import Sender
+from testbed.programs.stream_client import Send
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/programs").glob("*.md"))}
@@ -100,11 +111,11 @@ def keys(records: object) -> set[str]:
 
 
 def test_the_tables_name_every_record_and_no_other() -> None:
-    echo = datagram.Echo()
+    echo = datagram_server.Echo()
     echo.errors["EPERM"] += 1
     assert documented("datagram echo") == keys(echo.records())
 
-    probe = datagram.Probe(0, 64)
+    probe = datagram_client.Probe(0, 64)
     probe.sent_ns = {0: 0, 1: 0}
     probe.arrived(probe.datagram(0, 0), 1)
     probe.errors["EPERM"] += 1
@@ -115,10 +126,10 @@ def test_the_tables_name_every_record_and_no_other() -> None:
     speaker.errors["EPERM"] += 1
     assert documented("group send") == keys(speaker.records())
 
-    receiver = message.Receiver(1)
+    receiver = Receiver(1)
     receiver.messages.add(b"")
     assert documented("message receive") == keys(receiver.records())
-    sender = message.Sender()
+    sender = Sender()
     sender.errors["EPERM"] += 1
     assert documented("message send") == keys(sender.records())
     server_on_two = ports.Server()
@@ -131,12 +142,12 @@ def test_the_tables_name_every_record_and_no_other() -> None:
     bind.port = 9000
     assert documented("ports bind") == keys(bind.records()) | {"error"}
 
-    server = stream.Server(stream.echo)
-    server.conversations = [stream.Conversation(1, "ECONNRESET")]
+    server = stream_server.Server(stream_server.echo)
+    server.conversations = [stream_server.Conversation(1, "ECONNRESET")]
     assert documented("stream echo, stream sink") == keys(server.records())
 
     of_all_clients = {"connect_time_ms", "retransmits", "congestion"}
-    assert documented("stream send") == keys(stream.Send().records()) | of_all_clients | {"round_trip_delay_ms"}
+    assert documented("stream send") == keys(Send().records()) | of_all_clients | {"round_trip_delay_ms"}
     printed = next(line for line in PAGES["stream"].splitlines() if "goodput_bit_s" in line and line[0] == "{")
     assert documented("stream bulk") == set(json.loads(printed))
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from testbed.programs.message import Messages, Receiver, Sender, main
+from testbed.programs.message import main
+from testbed.programs.message_receiver import Messages, Receiver
+from testbed.programs.message_sender import Sender
 
 SECOND = 10**9
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from testbed.programs import stream
+from testbed.programs import stream, stream_client
 from testbed.programs._errors import Failed, Unsupported
 from testbed.programs._sending import pattern
+from testbed.programs.stream_client import Bulk, Send
+from testbed.programs.stream_server import Conversation, Converse, Server, echo, receipt, sink
 
 Peer = Callable[[socket.socket], None]
 
@@ -36,7 +38,7 @@ def serving(talk: Peer) -> Iterator[str]:
         thread.join()
 
 
-def server(converse: stream.Converse, record: stream.Conversation) -> Peer:
+def server(converse: Converse, record: Conversation) -> Peer:
     return lambda connection: converse(connection, record)
 
 
@@ -44,14 +46,14 @@ def arguments(*words: str) -> Any:
     return stream._parser().parse_args(words)
 
 
-def send(to: str, *words: str) -> stream.Send:
-    client = stream.Send()
+def send(to: str, *words: str) -> Send:
+    client = Send()
     client.work(arguments("send", to, *words))
     return client
 
 
-def bulk(to: str, *words: str) -> stream.Bulk:
-    client = stream.Bulk()
+def bulk(to: str, *words: str) -> Bulk:
+    client = Bulk()
     client.work(arguments("bulk", to, *words))
     return client
 
@@ -60,8 +62,8 @@ def bulk(to: str, *words: str) -> stream.Bulk:
 
 
 def test_every_request_comes_back_and_each_gives_a_delay() -> None:
-    seen = stream.Conversation()
-    with serving(server(stream.echo, seen)) as to:
+    seen = Conversation()
+    with serving(server(echo, seen)) as to:
         client = send(to, "--count", "5", "--size", "1000B")
     *samples, summary = client.records()
     assert [list(sample) for sample in samples] == [["round_trip_delay_ms"]] * 5
@@ -70,12 +72,12 @@ def test_every_request_comes_back_and_each_gives_a_delay() -> None:
     assert summary["connect_time_ms"] > 0
     assert summary["retransmits"] == 0
     assert summary["congestion"]
-    assert seen == stream.Conversation(5000, None)
+    assert seen == Conversation(5000, None)
 
 
 @pytest.mark.parametrize("size", ["1B", "64KiB"])
 def test_the_smallest_and_the_largest_message(size: str) -> None:
-    with serving(server(stream.echo, stream.Conversation())) as to:
+    with serving(server(echo, Conversation())) as to:
         assert send(to, "--count", "3", "--size", size).summary["whole"] == "yes"
 
 
@@ -95,7 +97,7 @@ def test_an_altered_answer_is_corrupted_and_the_stream_not_whole() -> None:
             request = connection.recv(10, socket.MSG_WAITALL)
             connection.sendall(request if n != 1 else request[::-1])
 
-    client = stream.Send()
+    client = Send()
     with serving(talk) as to, pytest.raises(Failed, match="exactly the bytes") as failed:
         client.work(arguments("send", to, "--count", "3", "--size", "10B"))
     assert failed.value.name == "EBADMSG"
@@ -113,7 +115,7 @@ def test_an_answer_that_belongs_to_another_request_is_corrupted() -> None:
             connection.recv(10, socket.MSG_WAITALL)
             connection.sendall(pattern(0, 10))
 
-    client = stream.Send()
+    client = Send()
     with serving(talk) as to, pytest.raises(Failed):
         client.work(arguments("send", to, "--count", "2", "--size", "10B"))
     assert (client.summary["received"], client.summary["corrupted"]) == (1, 1)
@@ -125,7 +127,7 @@ def test_a_peer_that_closes_early_is_eof() -> None:
         connection.recv(10, socket.MSG_WAITALL)
         connection.sendall(b"half ")
 
-    client = stream.Send()
+    client = Send()
     with (
         serving(talk) as to,
         pytest.raises(Failed, match="message 1 of 3: EOF: the peer closed after 5 of 10 bytes"),
@@ -135,7 +137,7 @@ def test_a_peer_that_closes_early_is_eof() -> None:
 
 
 def test_a_peer_that_says_nothing_is_etimedout() -> None:
-    client = stream.Send()
+    client = Send()
     over = threading.Event()
     with serving(lambda connection: [over.wait(30)]) as to:  # type: ignore[arg-type,return-value]
         with pytest.raises(Failed) as failed:
@@ -154,14 +156,14 @@ def test_a_port_that_nobody_has_is_econnrefused() -> None:
 
 def test_the_user_timeout_is_set_on_the_socket() -> None:
     words = ("--count", "1", "--size", "1B", "--user-timeout", "1500ms")
-    with serving(lambda connection: None) as to, stream.Send().connect(arguments("send", to, *words)) as sock:
+    with serving(lambda connection: None) as to, Send().connect(arguments("send", to, *words)) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1500
 
 
 def test_requests_keep_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[int] = []
-    monkeypatch.setattr(stream, "_sleep_until", pauses.append)
-    with serving(server(stream.echo, stream.Conversation())) as to:
+    monkeypatch.setattr(stream_client, "sleep_until", pauses.append)
+    with serving(server(echo, Conversation())) as to:
         send(to, "--count", "4", "--size", "10B", "--interval", "20ms")
     assert [due - pauses[0] for due in pauses] == [0, 20_000_000, 40_000_000, 60_000_000]
 
@@ -171,16 +173,16 @@ def test_requests_keep_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1_000_000])
 def test_bulk_arrives_whole(size: int) -> None:
-    seen = stream.Conversation()
-    with serving(server(stream.sink, seen)) as to:
+    seen = Conversation()
+    with serving(server(sink, seen)) as to:
         summary = bulk(to, "--bytes", f"{size}B").summary
     assert (summary["payload_bytes"], summary["whole"]) == (size, "yes")
     assert summary["goodput_bit_s"] == round(size * 8e3 / summary["transfer_time_ms"])
-    assert seen == stream.Conversation(size, None)
+    assert seen == Conversation(size, None)
 
 
 def test_the_sink_says_how_much_it_got_and_its_sha256() -> None:
-    with serving(server(stream.sink, stream.Conversation())) as to:
+    with serving(server(sink, Conversation())) as to:
         host, port = to.split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"abc")
@@ -199,7 +201,7 @@ def test_what_bulk_sends_has_no_two_equal_blocks() -> None:
     def talk(connection: socket.socket) -> None:
         while data := connection.recv(65_536):
             got.extend(data)
-        connection.sendall(stream._receipt(len(got), hashlib.sha256(got).hexdigest()))
+        connection.sendall(receipt(len(got), hashlib.sha256(got).hexdigest()))
 
     with serving(talk) as to:
         assert bulk(to, "--bytes", "500kB").summary["whole"] == "yes"
@@ -226,9 +228,9 @@ def test_bulk_that_arrives_otherwise_than_sent_is_not_whole(spoil: Callable[[byt
         while data := connection.recv(65_536):
             got.extend(data)
         spoil(got)
-        connection.sendall(stream._receipt(len(got), hashlib.sha256(got).hexdigest()))
+        connection.sendall(receipt(len(got), hashlib.sha256(got).hexdigest()))
 
-    client = stream.Bulk()
+    client = Bulk()
     with serving(talk) as to, pytest.raises(Failed) as failed:
         client.work(arguments("bulk", to, "--bytes", "100kB"))
     assert failed.value.name == "EBADMSG"
@@ -246,12 +248,12 @@ def test_a_sink_that_answers_nothing_is_not_whole() -> None:
 
 
 def test_a_congestion_control_can_be_chosen_and_is_read_back() -> None:
-    with serving(server(stream.sink, stream.Conversation())) as to:
+    with serving(server(sink, Conversation())) as to:
         assert bulk(to, "--bytes", "1kB", "--congestion", "reno").summary["congestion"] == "reno"
 
 
 def test_a_congestion_control_that_is_not_there_is_the_machines_lack() -> None:
-    client = stream.Bulk()
+    client = Bulk()
     with pytest.raises(Unsupported, match="ENOENT") as failed:
         client.work(arguments("bulk", "127.0.0.1:9", "--bytes", "1kB", "--congestion", "nothing"))
     assert (failed.value.name, failed.value.lack) == ("ENOENT", "no congestion control nothing here")
@@ -261,12 +263,10 @@ def test_a_congestion_control_that_is_not_there_is_the_machines_lack() -> None:
 
 
 @contextmanager
-def server_for(
-    converse: stream.Converse, once: bool
-) -> Iterator[tuple[stream.Server, threading.Thread, tuple[str, int]]]:
+def server_for(converse: Converse, once: bool) -> Iterator[tuple[Server, threading.Thread, tuple[str, int]]]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = stream.Server(converse)
+        server = Server(converse)
         thread = threading.Thread(target=server.serve, args=(listener, once), daemon=True)
         listener.listen()
         thread.start()
@@ -274,7 +274,7 @@ def server_for(
 
 
 def test_once_ends_with_the_first_connection(capsys: pytest.CaptureFixture[str]) -> None:
-    with server_for(stream.echo, once=True) as (server, thread, address):
+    with server_for(echo, once=True) as (server, thread, address):
         with socket.create_connection(address) as client:
             client.sendall(b"hello")
             assert client.recv(5, socket.MSG_WAITALL) == b"hello"
@@ -285,7 +285,7 @@ def test_once_ends_with_the_first_connection(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_connection_that_is_reset_is_an_error_by_name() -> None:
-    with server_for(stream.echo, once=True) as (server, thread, address):
+    with server_for(echo, once=True) as (server, thread, address):
         with socket.create_connection(address) as client:
             client.sendall(b"hello")
             assert client.recv(5, socket.MSG_WAITALL) == b"hello"
