@@ -20,8 +20,8 @@ from typing import Any
 from testbed.programs._cli import add_server_arguments, host_and_port
 from testbed.programs._errors import doing, opening
 from testbed.programs._life import run
+from testbed.programs._records import IN_FLIGHT, Book, add_buffer_argument, add_record_arguments
 from testbed.programs._serving import say_ready
-from testbed.programs.seqpacket import IN_FLIGHT, Book, add_buffer_argument, add_record_arguments
 
 # include/uapi/linux/sctp.h and linux/socket.h; Python has no names for these
 SCTP_NODELAY, SCTP_EVENTS = 3, 11
@@ -71,6 +71,15 @@ class Echo:
         self.peers: set[tuple[Any, ...]] = set()
         self.changes: Counter[int] = Counter()
         self.reader: Reader | None = None
+
+    def work(self, arguments: argparse.Namespace) -> None:
+        """Raises Failed."""
+        with _socket() as sock:
+            with doing(f"binding {arguments.bind} port {arguments.port}", WHAT_TO_TRY):
+                sock.bind((arguments.bind, arguments.port))
+            if arguments.port == 0:
+                print(f"port {sock.getsockname()[1]}", file=sys.stderr, flush=True)
+            self.serve(sock, arguments.buffer)
 
     def serve(self, sock: socket.socket, buffer_bytes: int) -> None:
         """Never returns: SIGTERM ends it. Raises Failed."""
@@ -127,18 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.mode == "echo":
         echo = Echo()
-        return run("sctp echo", lambda: _serve(echo, arguments), echo.records)
+        return run("sctp echo", lambda: echo.work(arguments), echo.records)
     book = Book(arguments.sizes, arguments.count)
     return run("sctp send", lambda: _send(book, arguments), book.records)
-
-
-def _serve(echo: Echo, arguments: argparse.Namespace) -> None:
-    with _socket() as sock:
-        with doing(f"binding {arguments.bind} port {arguments.port}", WHAT_TO_TRY):
-            sock.bind((arguments.bind, arguments.port))
-        if arguments.port == 0:
-            print(f"port {sock.getsockname()[1]}", file=sys.stderr, flush=True)
-        echo.serve(sock, arguments.buffer)
 
 
 def _send(book: Book, arguments: argparse.Namespace) -> None:

@@ -24,8 +24,10 @@ from testbed.programs import (
     ports,
     sctp,
     seqpacket,
+    seqpacket_server,
     stream_server,
 )
+from testbed.programs._records import Book
 from testbed.programs.message_receiver import Receiver
 from testbed.programs.message_sender import Sender
 from testbed.programs.stream_client import Send
@@ -151,8 +153,8 @@ def test_the_tables_name_every_record_and_no_other() -> None:
     printed = next(line for line in PAGES["stream"].splitlines() if "goodput_bit_s" in line and line[0] == "{")
     assert documented("stream bulk") == set(json.loads(printed))
 
-    book = seqpacket.Book([1], 1)
-    assert documented("seqpacket echo") == keys(seqpacket.Echo().records())
+    book = Book([1], 1)
+    assert documented("seqpacket echo") == keys(seqpacket_server.Echo().records())
     assert documented("seqpacket send") == keys(book.records()) | {"end_of_file"}
     refusals = {f"{family}_error" for family in seqpacket.FAMILIES}
     types = {f"{family}_type" for family in seqpacket.FAMILIES}

@@ -17,8 +17,10 @@ import pytest
 from testbed.programs import sctp, seqpacket
 from testbed.programs._errors import Failed
 from testbed.programs._life import Terminated
+from testbed.programs._records import IN_FLIGHT, Book
 from testbed.programs.sctp import ASSOC_CHANGE, COMM_LOST, COMM_UP, MSG_NOTIFICATION, SCTP_ASSOC_CHANGE
-from testbed.programs.seqpacket import Book, Echo
+from testbed.programs.seqpacket_client import send
+from testbed.programs.seqpacket_server import Echo
 
 SIZES = [1, 101, 4000]
 
@@ -46,7 +48,7 @@ def summary(book: Book) -> dict[str, Any]:
 def test_every_record_comes_back_as_one_in_order_and_both_ends_see_the_end_of_file() -> None:
     book = Book(SIZES, 30)
     with echoing(4000) as (client, echo):
-        seqpacket.send(client, book)
+        send(client, book)
     assert summary(book) == {
         "end_of_file": "yes",
         "sent": 30,
@@ -63,7 +65,7 @@ def test_every_record_comes_back_as_one_in_order_and_both_ends_see_the_end_of_fi
 def test_what_does_not_fit_is_cut_off_and_the_next_receive_is_the_next_record() -> None:
     book = Book(SIZES, 30)
     with echoing(100) as (client, echo):
-        seqpacket.send(client, book)
+        send(client, book)
     assert (book.intact, book.shortened, book.corrupted) == (10, 20, 0)
     assert (echo.counts["received"], echo.counts["truncated"]) == (30, 20)
     assert echo.counts["payload_bytes"] == 10 * (1 + 100 + 100)
@@ -77,7 +79,7 @@ def test_over_a_stream_nothing_is_cut_off_and_borders_are_lost() -> None:
         peer.sendall(book.record(0) + b"the next")  # one read, as a stream may do it
         peer.shutdown(socket.SHUT_WR)
         with pytest.raises(Failed, match="of 1 records, 0 came back"):
-            seqpacket.send(client, book)
+            send(client, book)
     assert (book.intact, book.shortened, book.corrupted) == (0, 0, 1)
 
 
@@ -96,9 +98,9 @@ def test_a_peer_that_closes_early_is_an_error() -> None:
     with client:
         peer.shutdown(socket.SHUT_WR)
         with peer, pytest.raises(Failed) as problem:
-            seqpacket.send(client, book)
+            send(client, book)
     assert problem.value.name == "EOF"
-    assert (book.sent, book.received) == (seqpacket.IN_FLIGHT, 0)
+    assert (book.sent, book.received) == (IN_FLIGHT, 0)
 
 
 def test_a_client_that_breaks_off_does_not_stop_the_server() -> None:
