@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from testbed.programs._cli import host_and_port, number, port, size_bytes, time_ns
+from testbed.programs._cli import host_and_port, listed, number, port, size_bytes, time_ns, within
 from testbed.programs._errors import doing
 from testbed.programs._life import run
+from testbed.programs._ns import opened, server_socket, talking
 from testbed.programs._sending import pattern
 from testbed.programs._serving import say_ready
 from testbed.programs.ns.packets import IDP_BYTES, LARGEST_DATAGRAM, SEQUENCED_PACKET, Idp
-from testbed.programs.ns.sockets import SO_DEFAULT_HEADERS, SO_HEADERS_ON_INPUT, SO_HEADERS_ON_OUTPUT, IdpSocket
+from testbed.programs.ns.sockets import IdpSocket
 
-OPENING = "opening a raw socket of IP protocol 22 (it needs the capability NET_RAW)"
+_byte = within(number, 0, 255)
 
 
 class Headers:
@@ -43,10 +43,9 @@ class Echo:
         self.plain, self.headers = plain, Headers()
         self.received = self.payload_bytes = 0
 
-    def serve(self, sock: IdpSocket) -> None:
-        """Never returns: SIGTERM ends it."""
-        for option in (SO_HEADERS_ON_INPUT, SO_HEADERS_ON_OUTPUT):
-            sock.setsockopt(option, not self.plain)
+    def work(self, arguments: argparse.Namespace) -> None:
+        """Never returns: SIGTERM ends it. Raises Failed."""
+        sock = server_socket(IdpSocket, arguments)
         say_ready()
         while True:
             with doing("echoing"):
@@ -73,26 +72,16 @@ class Send:
         self.sent = self.received = self.corrupted = 0
 
     def work(self, arguments: argparse.Namespace) -> None:
-        with doing(OPENING):
-            sock = IdpSocket()
-        host, number_there = arguments.to
-        with doing(f"looking up {host}"):
-            address = socket.gethostbyname(host)
-        with doing(f"talking to {host} socket {number_there}"), sock:
-            sock.bind((arguments.bind, 0))
-            sock.settimeout(arguments.timeout / 1e9)
-            if arguments.default_type is not None:
-                sock.setsockopt(SO_DEFAULT_HEADERS, Idp(arguments.default_type).pack())
-            sock.setsockopt(SO_HEADERS_ON_OUTPUT, arguments.write_types is not None)
-            sock.setsockopt(SO_HEADERS_ON_INPUT, arguments.read_headers)
+        sock = opened(IdpSocket)
+        with talking(sock, Idp, arguments) as peer:
             types = itertools.cycle(arguments.write_types or [0])
             for n in range(arguments.count):
                 data = pattern(n, arguments.size)
                 header = b""
                 if arguments.write_types is not None:  # all of it is ours, but for length and checksum
-                    prototype = sock.header_to((address, number_there), next(types))
+                    prototype = sock.header_to(peer, next(types))
                     header = replace(prototype, transport_control=arguments.transport_control).pack()
-                sock.sendto(header + data, (address, number_there))
+                sock.sendto(header + data, peer)
                 self.sent += 1
                 self._answer(sock, data, arguments.read_headers)
 
@@ -120,19 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.mode == "echo":
         echo = Echo(arguments.plain)
-        return run("idp echo", lambda: _serve(echo, arguments), echo.records)
+        return run("idp echo", lambda: echo.work(arguments), echo.records)
     send = Send()
     return run("idp send", lambda: send.work(arguments), send.records)
-
-
-def _serve(echo: Echo, arguments: argparse.Namespace) -> None:
-    with doing(OPENING):
-        sock = IdpSocket()
-    with doing(f"binding {arguments.bind} socket {arguments.port}"):
-        sock.bind((arguments.bind, arguments.port))
-    if arguments.port == 0:
-        print(f"port {sock.getsockname()[1]}", file=sys.stderr, flush=True)
-    echo.serve(sock)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     types = send.add_mutually_exclusive_group()
     types.add_argument("--default-type", type=_type, metavar="N", help="the packet type: SO_DEFAULT_HEADERS")
     types.add_argument(
-        "--write-types", type=_types, metavar="N,...", help="in turn, one with each: SO_HEADERS_ON_OUTPUT"
+        "--write-types", type=listed(_type), metavar="N,...", help="in turn, one with each: SO_HEADERS_ON_OUTPUT"
     )
     send.add_argument(
         "--transport-control", type=_byte, default=0, metavar="N", help="in a written header; default 0"
@@ -166,20 +145,10 @@ def _size(text: str) -> int:
     return size_bytes(text)
 
 
-def _byte(text: str) -> int:
-    if number(text) > 255:
-        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 255")
-    return number(text)
-
-
 def _type(text: str) -> int:
     if _byte(text) == SEQUENCED_PACKET:
         raise argparse.ArgumentTypeError(f"packets of type {SEQUENCED_PACKET} are SPP's")
     return _byte(text)
-
-
-def _types(text: str) -> list[int]:
-    return [_type(word) for word in text.split(",")]
 
 
 if __name__ == "__main__":

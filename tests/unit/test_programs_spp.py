@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from testbed.programs import idp, spp
+from testbed.programs import idp
 from testbed.programs._sending import pattern
 from testbed.programs.ns.connection import Connection
 from testbed.programs.ns.packets import Idp
 from testbed.programs.ns.sockets import IdpSocket, SequencedPacketSocket
+from testbed.programs.spp_client import Send
+from testbed.programs.spp_server import Conversation, Echo
 from tests.conftest import missing
 from tests.unit.test_programs_cli import ROOT, finish, run, start
 from tests.unit.test_programs_docs import documented, keys
@@ -168,14 +170,14 @@ def test_wrong_arguments_are_2_and_say_what_is_wrong(words: str, complaint: str)
 
 
 def test_the_tables_name_every_record_and_no_other() -> None:
-    echo = spp.Echo()
-    conversation = spp.Conversation(SequencedPacketSocket.__new__(SequencedPacketSocket), types=[0], error="EPERM")
+    echo = Echo()
+    conversation = Conversation(SequencedPacketSocket.__new__(SequencedPacketSocket), types=[0], error="EPERM")
     conversation.sock.core = Connection(1, 1)
     conversation.sock.idp = IdpSocket.__new__(IdpSocket)
     conversation.sock.idp.sent = 1
     echo.conversations = [conversation]
     assert documented("spp echo") == keys(echo.records())
-    send = spp.Send()
+    send = Send()
     send.sock = conversation.sock
     send.samples = [{"datastream_type": 0}]
     assert documented("spp send") == keys(send.records()) | {"connect_time_ms", "error"}
