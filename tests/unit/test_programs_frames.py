@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.programs.frames import ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, Packet, Watch, main, packet_socket, parse
+from testbed.programs.frames import ETH_P_ALL, Watch, main, packet_socket
+from testbed.programs.frames_packet import ETH_P_IP, ETH_P_IPV6, Packet, parse
 from tests.unit.test_programs_docs import documented, keys
 
 UDP = struct.pack("!HHHH", 40000, 9000, 8 + 5, 0) + b"hello"
