@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from testbed.programs._errors import doing
 from testbed.programs._life import run
 from testbed.programs._ns import opened, server_socket, talking
 from testbed.programs._sending import pattern
-from testbed.programs._serving import say_ready
+from testbed.programs._serving import receive_until_sigterm
 from testbed.programs.ns.packets import IDP_BYTES, LARGEST_DATAGRAM, SEQUENCED_PACKET, Idp
 from testbed.programs.ns.sockets import IdpSocket
 
@@ -44,20 +45,21 @@ class Echo:
         self.received = self.payload_bytes = 0
 
     def work(self, arguments: argparse.Namespace) -> None:
-        """Never returns: SIGTERM ends it. Raises Failed."""
-        sock = server_socket(IdpSocket, arguments)
-        say_ready()
-        while True:
-            with doing("echoing"):
-                data, peer = sock.recvfrom()
-                answer = data
-                if not self.plain:
-                    header, data = Idp.unpack(data), data[IDP_BYTES:]
-                    self.headers.seen.append(header)
-                    answer = replace(header, destination=header.source, source=header.destination).pack() + data
-                self.received += 1
-                self.payload_bytes += len(data)
-                sock.sendto(answer, peer)
+        """Until SIGTERM, and then what is still in the socket. Raises Failed."""
+        with server_socket(IdpSocket, arguments) as sock:
+            receive_until_sigterm(sock.raw, lambda: self.answer(sock))
+
+    def answer(self, sock: IdpSocket) -> None:
+        data, peer = sock.recvfrom(socket.MSG_DONTWAIT)
+        answer = data
+        if not self.plain:
+            header, data = Idp.unpack(data), data[IDP_BYTES:]
+            self.headers.seen.append(header)
+            answer = replace(header, destination=header.source, source=header.destination).pack() + data
+        self.received += 1
+        self.payload_bytes += len(data)
+        with doing("answering"):
+            sock.sendto(answer, peer)
 
     def records(self) -> Iterator[dict[str, Any]]:
         yield from self.headers.records()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import select
 import socket
 import struct
 import sys
@@ -21,7 +22,7 @@ from testbed.programs._cli import add_server_arguments, host_and_port
 from testbed.programs._errors import doing, opening
 from testbed.programs._life import run
 from testbed.programs._records import IN_FLIGHT, Book, add_buffer_argument, add_record_arguments
-from testbed.programs._serving import say_ready
+from testbed.programs._serving import receive_until_sigterm
 
 # include/uapi/linux/sctp.h and linux/socket.h; Python has no names for these
 SCTP_NODELAY, SCTP_EVENTS = 3, 11
@@ -29,6 +30,7 @@ ASSOCIATION_EVENTS = bytes([0, 1])  # struct sctp_event_subscribe: not data_io, 
 MSG_NOTIFICATION = 0x8000
 SCTP_ASSOC_CHANGE = 0x8001
 ASSOC_CHANGE = struct.Struct("=HHIHHHHi")  # type, flags, length, state, error, streams out and in, association
+ROOM_WITHIN_S = 0.01
 COMM_UP, COMM_LOST, RESTART, SHUTDOWN_COMP, CANT_STR_ASSOC = range(5)
 WHAT_TO_TRY = {
     "ENOSYS": "the kernel cannot load the digest of SCTP's cookie; net.sctp.cookie_hmac_alg=none does without one",
@@ -48,10 +50,10 @@ class Reader:
         self.pieces = 0  # receives that were not the end of their record
         self._parts: defaultdict[tuple[Any, ...], bytes] = defaultdict(bytes)
 
-    def record(self) -> tuple[bytes, tuple[Any, ...]]:
-        """The next record and whom it is from. Raises OSError."""
+    def record(self, wait: bool = True) -> tuple[bytes, tuple[Any, ...]]:
+        """The next record and its sender. Raises OSError; without `wait`, BlockingIOError if none is whole yet."""
         while True:
-            data, _, flags, peer = self.sock.recvmsg(self.buffer_bytes)
+            data, _, flags, peer = self.sock.recvmsg(self.buffer_bytes, 0, 0 if wait else socket.MSG_DONTWAIT)
             if flags & MSG_NOTIFICATION:
                 kind, _, _, state, *_ = ASSOC_CHANGE.unpack(data[: ASSOC_CHANGE.size])
                 if kind == SCTP_ASSOC_CHANGE:
@@ -82,21 +84,24 @@ class Echo:
             self.serve(sock, arguments.buffer)
 
     def serve(self, sock: socket.socket, buffer_bytes: int) -> None:
-        """Never returns: SIGTERM ends it. Raises Failed."""
-        self.reader = Reader(sock, buffer_bytes, lambda state: self.changes.update([state]))
+        """Until SIGTERM, and then what is still in the socket. Raises Failed."""
+        self.reader = reader = Reader(sock, buffer_bytes, lambda state: self.changes.update([state]))
         with doing("listening", WHAT_TO_TRY):
             sock.listen()  # to take associations; there is no accept
-        say_ready()
-        while True:
-            with doing("receiving"):
-                record, peer = self.reader.record()
-            self.received += 1
-            self.payload_bytes += len(record)
-            self.peers.add(peer)
-            try:
-                sock.sendto(record, peer)
-            except OSError:  # one peer that went away is no reason to leave the others
-                self.errors += 1
+        receive_until_sigterm(sock, lambda: self.answer(sock, reader))
+
+    def answer(self, sock: socket.socket, reader: Reader) -> None:
+        """The next record. Raises BlockingIOError if there is none, or no room to answer it yet."""
+        if not select.select([], [sock], [], ROOM_WITHIN_S)[1]:  # else SIGTERM would wait in sendto for a peer
+            raise BlockingIOError
+        record, peer = reader.record(wait=False)
+        self.received += 1
+        self.payload_bytes += len(record)
+        self.peers.add(peer)
+        try:
+            sock.sendto(record, peer)
+        except OSError:  # one peer that went away is no reason to leave the others
+            self.errors += 1
 
     def records(self) -> Iterator[dict[str, Any]]:
         yield {

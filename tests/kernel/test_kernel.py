@@ -85,6 +85,13 @@ def test_and_is_proven_able_to_fail(path: Path) -> None:
     assert f"{path.stem} when " in ran.output, str(ran)
 
 
+def test_a_server_books_what_is_in_its_socket_at_sigterm() -> None:
+    tests = "tests/unit/test_programs_sctp.py"
+    ran = under_uml(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", tests)
+    assert ran.status == 0, str(ran)
+    assert "1 passed" in ran.output, str(ran)
+
+
 def test_where_there_is_sctp_it_is_found(tmp_path: Path) -> None:
     """The scenario makes no demand of SCTP. Here it does, in all that it is run under."""
     text = (ROOT / "scenarios" / "seqpacket-where.yaml").read_text()

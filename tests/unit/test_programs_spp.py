@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from testbed.programs import idp
+from testbed.programs import _serving, idp
 from testbed.programs._sending import pattern
 from testbed.programs.ns.connection import Connection
 from testbed.programs.ns.packets import Idp
@@ -124,6 +125,31 @@ def test_a_plain_server_of_datagrams_has_no_headers(raw_sockets: None) -> None:
         _, records, _ = run("idp", "send", to, "--count", "2", "--default-type", "33", "--read-headers")
     assert types(records, "packet_type") == [0, 0]
     assert at_server == [{"received": 2, "payload_bytes": 128}]
+
+
+@pytest.mark.parametrize("plain", [[], ["--plain"]])
+def test_datagrams_that_are_in_the_socket_at_sigterm_are_booked(
+    plain: list[str], raw_sockets: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with IdpSocket() as client:
+        client.bind(("127.0.0.1", 0))
+        port = client.getsockname()[1] + 1
+
+        def send_and_stop() -> None:
+            for _ in range(3):
+                client.sendto(b"abc", ("127.0.0.1", port))
+            client.raw.settimeout(10)
+            for _ in range(3):  # it gets a copy of each: so the server has got its own by now
+                client.raw.recv(1 << 16)
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(_serving, "say_ready", send_and_stop)
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            assert idp.main(["echo", "--bind", "127.0.0.1", "--port", str(port), *plain]) == 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"received": 3, "payload_bytes": 9}
 
 
 def test_a_datagram_that_is_not_answered_is_lost(raw_sockets: None) -> None:

@@ -74,12 +74,15 @@ def error(number: int) -> OSError:
 
 
 class IdpSocket:
-    """Datagrams: unreliable, with boundaries. Raises OSError, EPERM without CAP_NET_RAW."""
+    """Datagrams: unreliable, with boundaries. Raises OSError, EPERM without CAP_NET_RAW.
+
+    `raw` is the kernel's socket beneath, for whoever waits for several of them (select(2)).
+    """
 
     def __init__(self) -> None:
-        self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IDP)
-        self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        self._raw.setblocking(False)
+        self.raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IDP)
+        self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self.raw.setblocking(False)
         self.bind(("0.0.0.0", 0))
         self._flags = {SO_HEADERS_ON_INPUT: False, SO_HEADERS_ON_OUTPUT: False, SO_ALL_PACKETS: False}
         self._packet_type = 0
@@ -88,7 +91,7 @@ class IdpSocket:
 
     def bind(self, name: Name) -> None:
         """The address and the socket number to send from and receive on; 0 takes one that is likely to be free."""
-        self._raw.bind((name[0], 0))
+        self.raw.bind((name[0], 0))
         self._name = (name[0], name[1] or random.randrange(FIRST_FREE_SOCKET, 0x10000))
 
     def getsockname(self) -> Name:
@@ -132,13 +135,15 @@ class IdpSocket:
             raise error(errno.EMSGSIZE)
         self.transmit(header, data)
 
-    def recvfrom(self) -> tuple[bytes, Name]:
+    def recvfrom(self, flags: int = 0) -> tuple[bytes, Name]:
         """One datagram, whole, and where it came from. With SO_HEADERS_ON_INPUT it begins with its header.
 
-        Raises TimeoutError.
+        Raises TimeoutError; with MSG_DONTWAIT, BlockingIOError if there is none yet.
         """
         deadline_ns = deadline(self._timeout)
         while (received := self.receive()) is None:
+            if flags & socket.MSG_DONTWAIT:
+                raise error(errno.EAGAIN)
             if not self.wait(deadline_ns):
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         header, data = received
@@ -152,13 +157,13 @@ class IdpSocket:
 
     def transmit(self, header: Idp, data: bytes) -> None:
         self.sent += 1
-        self._raw.sendto(encode(header, data), (ip_address(header.destination.host), 0))
+        self.raw.sendto(encode(header, data), (ip_address(header.destination.host), 0))
 
     def receive(self) -> tuple[Idp, bytes] | None:
         """The next packet for this socket number that is here already, or None."""
         while True:
             try:
-                packet = self._raw.recv(65535)
+                packet = self.raw.recv(65535)
             except BlockingIOError:
                 return None
             try:
@@ -173,10 +178,10 @@ class IdpSocket:
     def wait(self, until_ns: int | None) -> bool:
         """Wait for a packet of anybody's, until then. Returns whether there is one."""
         left_s = None if until_ns is None else max(0, until_ns - time.monotonic_ns()) / 1e9
-        return bool(select.select([self._raw], [], [], left_s)[0])
+        return bool(select.select([self.raw], [], [], left_s)[0])
 
     def close(self) -> None:
-        self._raw.close()
+        self.raw.close()
 
     def __enter__(self) -> IdpSocket:
         return self
