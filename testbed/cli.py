@@ -436,6 +436,7 @@ def _found(names: Sequence[str], announce: bool = True) -> list[Path]:
 def _problems(path: Path) -> list[Problem]:
     """All that is wrong with a file. What its expectations are about is known only if its form is sound."""
     from testbed import scenario as room
+    from testbed.expect.own_programs import unknown_modes
     from testbed.expect.static import malformed, problems
     from testbed.plan import plan
 
@@ -447,7 +448,10 @@ def _problems(path: Path) -> list[Problem]:
     if any(not problem.warning for problem in found):
         found += malformed(expectations, str(path))
     else:
-        found += problems(plan(room.load(path)))
+        scenario = room.load(path)
+        found += problems(plan(scenario))
+        sabotaged = [room.parse(text, str(path), piece) for piece in scenario.fails_when.values()]
+        found += {problem: None for one in [scenario, *sabotaged] for problem in unknown_modes(one)}
     return sorted(replace(problem, file=_shown(path)) for problem in found)
 
 

@@ -1,15 +1,20 @@
 """What our own programs report, so that an expectation of something else is refused before anything runs.
 
-The tables of docs/programs/ as data; a test compares the two.
+The tables of docs/programs/ as data; a test compares the two. A mode that no program has is refused likewise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from testbed.errors import Problem
 from testbed.measure.metrics import split_unit
 from testbed.measure.samples import Dimension
 from testbed.plan.types import Host, Program
+from testbed.scenario.fields import did_you_mean
+from testbed.scenario.model import Scenario
+from testbed.scenario.source import mark_of
 
 _SERVER = "connections payload_bytes errors error:text"
 _CLIENT = "connect_time_ms whole:text retransmits congestion:text error:text"
@@ -118,6 +123,19 @@ def reported_by(program: Program, host: Host) -> dict[str, Known] | None:
         found[key if dimension == "ratio" else short] = known
         short_names[short] = known
     return {**short_names, **found}
+
+
+def unknown_modes(scenario: Scenario) -> Iterator[Problem]:
+    """Each command that is one of our programs with a mode that it does not have, `datagram ecko`."""
+    for host in scenario.hosts.values():
+        for program in host.programs.values() if host.image is None and host.build is None else ():
+            command = program.run or program.serve
+            name, mode = command.argv[:2] if command and len(command.argv) > 1 else ("", "")
+            modes = [known for own, known in _REPORTED if own == name]
+            if modes and mode not in modes and not mode.startswith(("-", "$")):
+                at = mark_of(mode)
+                hint = did_you_mean(mode, modes, f"it has {', '.join(modes)}")
+                yield Problem(scenario.file, at.line, at.column, f"{name} has no mode `{mode}`", hint)
 
 
 def _sends_one(program: Program) -> bool:

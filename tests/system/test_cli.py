@@ -127,6 +127,23 @@ def test_an_expectation_that_cannot_be_is_found_before_anything_runs(tmp_path: P
     assert "client" in done.stderr
 
 
+def test_a_mode_that_our_program_does_not_have_is_found_before_anything_runs(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(
+        "testbed: 1\nabout: x\nhosts:\n  a: {serve: datagram ecko --port 9}\n  b: {run: stream bulk a:9}\n"
+        "fails_when:\n  short: {hosts: {b: {run: stream bluk a:9}}}\n"
+    )
+    done = testbed("check", path)
+    assert done.returncode == 2, said(done)
+    assert [line.removeprefix(str(path)).strip() for line in done.stderr.splitlines()] == [
+        ":4:14: datagram has no mode `ecko`",
+        "did you mean `echo`?",
+        ":7:28: stream has no mode `bluk`",
+        "did you mean `bulk`?",
+        "2 problems",
+    ]
+
+
 def test_check_says_ok_and_full_prints_a_file_that_checks(quick: Path) -> None:
     assert testbed("check", "scenarios/", "scenarios/negative/").returncode == 0
     full = testbed("check", "--full", quick)

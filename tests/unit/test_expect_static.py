@@ -261,6 +261,22 @@ def test_a_program_of_several_hosts_must_be_named_in_full() -> None:
     assert problem.hint == "write collector.reports.received or foreign.reports.received"
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("{serve: datagram ecko --port 9}", ["datagram has no mode `ecko`"]),
+        ("{count: 3, serve: [frames, listen]}", ["frames has no mode `listen`"]),
+        ("{run: datagram --help}", []),
+        ("{run: 'datagram $name'}", []),
+        ("{run: nc ecko 9}", []),
+        ("{image: ours, run: datagram ecko}", []),  # somebody else's datagram
+    ],
+)
+def test_a_mode_that_our_program_does_not_have_is_a_problem(host: str, said: list[str]) -> None:
+    scenario = parse(f"testbed: 1\nduration: 1 s\nhosts:\n  a: {host}\n", "some.yaml")
+    assert [problem.message for problem in own_programs.unknown_modes(scenario)] == said
+
+
 def test_notes_say_how_much_a_test_needs() -> None:
     made = planned(
         "sensor->collector.loss_ratio ~ 10 %", "single.loss_ratio ~ 1 %", "store.connect_time ~ 4 ms +- 1 ms"
