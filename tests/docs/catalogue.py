@@ -1,14 +1,15 @@
-"""Fills the rows of docs/sockets.md: `python -m tests.docs.catalogue [RESULTS_DIR ...]`.
+"""Fills the rows of docs/sockets.md: `python -m tests.docs.catalogue [RESULTS_DIR ...] [--kernel RESULTS_DIR]`.
 
 Which scenarios it has, and what stands around them, is written by hand. A promise stands in one place, the `about`
-of its scenario; what it came to is read from results. Without these, what the document has is kept.
+of its scenario; what it came to is read from results. Without these, what the document has is kept. Results of
+`TESTBED_RESULTS=DIR make test-kernel` go behind `--kernel`: they are of another kernel, and the document says so.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from testbed.scenario import load
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENT = ROOT / "docs" / "sockets.md"
 LONGEST_FIGURE = 110
-ROW = re.compile(r"^\|(.*)\| \[([a-z0-9-]+)\]\(\.\./scenarios/\2\.yaml\) \|(.*)\|(.*)\|(.*)\|$", re.MULTILINE)
+ROW = re.compile(r"^\|(.*)\| \[([a-z0-9-]+)\]\(\.\./scenarios/\2\.yaml\) \|(.*)\|(.*)\|$", re.MULTILINE)
+KERNEL = "user-mode Linux"
+WHERE = ("namespaces", "docker", KERNEL)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One promise. `seen`: what the last run on each engine came to."""
+    """One promise. `seen`: what the last run came to, by where that was. What is alike is written once."""
 
     scenario: str
     promise: str
@@ -33,16 +36,23 @@ class Row:
 
     def __str__(self) -> str:
         cells = [self.promise, f"[{self.scenario}](../scenarios/{self.scenario}.yaml)", self.programs]
-        return "".join(f"| {cell} " for cell in [*cells, self.seen["namespaces"], self.seen["docker"]]) + "|"
+        where: dict[str, list[str]] = {}  # by what was seen
+        for name in WHERE:
+            if name in self.seen:
+                where.setdefault(self.seen[name], []).append(name)
+        seen = "<br>".join(f"{', '.join(names)}: {text}" for text, names in where.items())
+        return "".join(f"| {cell} " for cell in [*cells, seen]) + "|"
 
 
 def rows(text: str) -> list[Row]:
     """The rows of the document, as they are."""
     found = (tuple(cell.strip() for cell in match.groups()) for match in ROW.finditer(text))
-    return [
-        Row(name, promise, programs, {"namespaces": namespaces, "docker": docker})
-        for promise, name, programs, namespaces, docker in found
-    ]
+    return [Row(name, promise, programs, _seen(cell)) for promise, name, programs, cell in found]
+
+
+def _seen(cell: str) -> dict[str, str]:
+    entries = (entry.partition(": ") for entry in cell.split("<br>"))
+    return {name: text for names, _, text in entries for name in names.split(", ")}
 
 
 def refreshed(row: Row) -> Row:
@@ -83,14 +93,19 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Fill the rows of docs/sockets.md.")
+    parser.add_argument("results", nargs="*", type=Path, metavar="RESULTS_DIR")
+    parser.add_argument("--kernel", action="append", default=[], type=Path, metavar="RESULTS_DIR")
+    arguments = parser.parse_args()
     text = DOCUMENT.read_text()
     seen = {row.scenario: dict(row.seen) for row in rows(text)}
-    for directory in map(Path, sys.argv[1:]):
+    for directory in [*arguments.results, *arguments.kernel]:
         for verdicts in directory.glob("*/latest/verdicts.json"):
             engine = json.loads(verdicts.with_name("environment.json").read_text())["engine"]["name"]
             name = verdicts.parent.parent.name
             if name in seen:
-                seen[name][engine] = in_words(json.loads(verdicts.read_text()))
+                where = KERNEL if directory in arguments.kernel else engine
+                seen[name][where] = in_words(json.loads(verdicts.read_text()))
     filled = {row.scenario: str(refreshed(replace(row, seen=seen[row.scenario]))) for row in rows(text)}
     DOCUMENT.write_text(ROW.sub(lambda match: filled[match[2]], text))
 

@@ -25,6 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NEEDED = {"linux.uml": "user-mode-linux", "modprobe": "kmod", "unshare": "util-linux", "ip": "iproute2"}
 MEMORY = "1G"
+RESULTS = Path("/run/exchange/results")  # in there
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -44,10 +45,10 @@ class Ran:
         return f"exit {self.status}\n--- output\n{self.output}\n--- the end of the console\n{self.console[-3000:]}"
 
 
-def run(argv: Sequence[str], timeout_s: float) -> Ran:
+def run(argv: Sequence[str], timeout_s: float, keep: Path | None = None) -> Ran:
     """Boot, run the command in the root of this repository as root of that kernel, power off. Raises NoKernel.
 
-    When the time is over, the kernel is ended as it stands.
+    When the time is over, the kernel is ended as it stands. What it leaves in RESULTS is copied into `keep`.
     """
     absent = [package for command, package in NEEDED.items() if shutil.which(command, path=SEARCHED) is None]
     if absent:
@@ -66,6 +67,8 @@ def run(argv: Sequence[str], timeout_s: float) -> Ran:
             finally:
                 keeper.stdin.close()
                 keeper.wait()
+        if keep is not None and (exchange / RESULTS.name).exists():
+            shutil.copytree(exchange / RESULTS.name, keep, dirs_exist_ok=True)
         status = _text(exchange / "status").strip()
         return Ran(int(status) if status else None, _text(exchange / "output"), _text(exchange / "console"))
 

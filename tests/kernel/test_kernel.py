@@ -1,4 +1,7 @@
-"""What this machine's kernel lacks, under user-mode Linux, on bare namespaces: run by `make test-kernel`."""
+"""What this machine's kernel lacks, under user-mode Linux, on bare namespaces: run by `make test-kernel`.
+
+With TESTBED_RESULTS=DIR, the results of the scenarios are kept in there.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,20 @@ CONTROL = Path(__file__).with_name("udp-loss-gently.yaml")
 NEEDS_SCTP = [
     path for path in scenarios_in(ROOT / "scenarios") if "sctp" in parse(path.read_text(), path.name).requires
 ]
+KEEP = Path(os.environ["TESTBED_RESULTS"]) if "TESTBED_RESULTS" in os.environ else None
 TIMEOUT_S = 240  # a run takes 10 s there, and a machine may be busy
 
 
-def under_uml(*argv: str | Path, timeout_s: float = TIMEOUT_S) -> boot.Ran:
+def under_uml(*argv: str | Path, timeout_s: float = TIMEOUT_S, keep: Path | None = None) -> boot.Ran:
     try:
-        return boot.run([str(word) for word in argv], timeout_s)
+        return boot.run([str(word) for word in argv], timeout_s, keep)
     except boot.NoKernel as problem:
         missing("uml", str(problem))
         raise
 
 
-def testbed(*words: str | Path) -> list[str | Path]:
-    options = ("--engine", "namespaces", "--results", "/run/tmp/results")
+def testbed(*words: str | Path, results: Path = Path("/run/tmp/results")) -> list[str | Path]:
+    options = ("--engine", "namespaces", "--results", results)
     return [sys.executable, "-m", "testbed.cli", *words, *options]
 
 
@@ -73,7 +77,7 @@ def test_nothing_is_loaded_before_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("path", NEEDS_SCTP, ids=lambda path: path.stem)
 def test_a_scenario_that_needs_sctp_passes(path: Path) -> None:
-    ran = under_uml(*testbed("run", path, "--strict"))
+    ran = under_uml(*testbed("run", path, "--strict", results=boot.RESULTS), keep=KEEP)
     assert ran.status == 0, str(ran)
     assert "\npass: " in ran.output, str(ran)
 
