@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -170,6 +171,7 @@ def change(state: int) -> tuple[bytes, int]:
 
 
 END = socket.MSG_EOR
+ALWAYS_READY = os.open("/dev/zero", os.O_RDWR)
 A, B = ("198.18.0.3", 1), ("198.18.0.4", 2)
 
 
@@ -180,9 +182,13 @@ class Script:
         self.received = list(received)
         self.sent: list[tuple[bytes, Any]] = []
 
+    def fileno(self) -> int:
+        """To be waited for: there is something to read, and room to write, at any time."""
+        return ALWAYS_READY
+
     def listen(self) -> None: ...
 
-    def recvmsg(self, size: int) -> tuple[bytes, list[Any], int, Any]:
+    def recvmsg(self, size: int, _ancillary: int = 0, _flags: int = 0) -> tuple[bytes, list[Any], int, Any]:
         if not self.received:
             raise Terminated
         data, flags, peer = self.received.pop(0)
