@@ -47,6 +47,8 @@ class Server:
         living = doing(f"living at {address[0]} port {address[1]}")
         with living, socket.socket(asked.family, socket.SOCK_STREAM) as listener:
             self._did("socket", listener)
+            # else it could not come back while old connections of that port time out
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             self._did("bind", listener)
             if self.fault == "listen-early":

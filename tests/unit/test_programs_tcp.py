@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 from contextlib import suppress
@@ -216,6 +217,17 @@ def test_a_life_from_socket_to_close() -> None:
         {"step": "transfer"},
         {"step": "close"},
     ]
+
+
+def test_a_server_comes_back_while_its_old_connection_times_out() -> None:
+    with server("life", "serve") as (to, _):
+        assert run("life", "visit", to) == (0, [GOOD], "")
+    with start("life", "serve", "--port", to.partition(":")[2], "--bind", AT) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "READY\n"
+        program.send_signal(signal.SIGTERM)
+        status, _, err = finish(program)
+    assert (status, err) == (0, "")
 
 
 @pytest.mark.parametrize(
