@@ -33,7 +33,7 @@ def accepted(accept: Callable[[], tuple[Connection, Any]]) -> Iterator[Connectio
 def uninterrupted() -> Iterator[None]:
     """SIGTERM that comes during the body takes effect after it: what was received gets booked.
 
-    In a program with one thread: the kernel gives a signal to any thread that does not block it.
+    In a program with no other thread that takes it: the kernel gives a signal to any that does not block it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:

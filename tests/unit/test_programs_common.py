@@ -191,6 +191,26 @@ def test_sigterm_ends_the_work_and_not_the_writing_of_the_records() -> None:
     assert (program.returncode, out, err) == (0, '{"a": 1}\n', "")
 
 
+def test_sigterm_that_python_notes_just_before_a_system_call_ends_it_all_the_same() -> None:
+    """`interrupt_main` is that moment, held still: the signal is noted, and interrupts no call."""
+    code = (
+        "import _thread, socket, threading\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "def asleep():\n    return 'S' in open(f'/proc/{os.getpid()}/stat').read().rpartition(')')[2].split()[0]\n"
+        "def interrupt():\n"
+        "    while not asleep():\n        time.sleep(0.01)\n"
+        "    _thread.interrupt_main(signal.SIGTERM)\n"
+        "def work():\n    threading.Thread(target=interrupt, daemon=True).start()\n    listener.accept()\n"
+        "sys.exit(run('it', work, lambda: [{'a': 1}]))"
+    )
+    with _python(code) as program:
+        try:
+            out, err = program.communicate(timeout=30)
+        finally:
+            program.kill()
+    assert (program.returncode, out, err) == (0, '{"a": 1}\n', "")
+
+
 def test_sigterm_waits_while_something_must_not_be_interrupted() -> None:
     code = (
         "booked = []\n"
