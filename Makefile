@@ -12,7 +12,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help scenario scenarios test test-kernel lint clean
+.PHONY: help scenario scenarios test test-kernel soak lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,9 @@ test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures;
 
 test-kernel: $(DEV) ## scenarios that need SCTP, under Debian's user-mode-linux (and kmod), as root or anybody
 	@TESTBED_REQUIRE=uml $(VENV)/bin/pytest -v tests/kernel $(ARGS)
+
+soak: $(DEV) ## what takes long: 10,000 made-up files, runs ended at 250 random moments; ARGS='-k fuzz' for a part
+	@$(VENV)/bin/pytest -v tests/soak $(ARGS)
 
 lint: $(DEV) ## style, types and import rules
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

@@ -294,7 +294,7 @@ def _at_once(command: str, paths: Sequence[Path], jobs: int, options: Sequence[s
         ended += 1
         click.echo(f"{ended:4} of {len(paths)}  {done.name}: {_last_line(done)}", err=True)
 
-    argv = [sys.executable, "-m", "testbed.cli", command]
+    argv = [sys.executable, "-m", "testbed", command]
     all_done = at_once([(path.stem, [*argv, str(path), *options]) for path in paths], jobs, tell)
     by_status = {status: outcome for outcome, status in EXIT_STATUS.items()}
     lines: list[tuple[str, Outcome]] = []
@@ -474,7 +474,3 @@ def _print_problems(problems: Sequence[Problem]) -> None:
     errors = sum(not problem.warning for problem in problems)
     if errors:
         click.echo(f"{errors} problem{'s' if errors > 1 else ''}", err=True)
-
-
-if __name__ == "__main__":
-    main()

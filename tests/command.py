@@ -16,7 +16,7 @@ def testbed(
 ) -> subprocess.CompletedProcess[str]:
     """Run `testbed WORDS`; stdin is empty, and TESTBED_ENGINE of the caller does not count."""
     return subprocess.run(
-        [sys.executable, "-m", "testbed.cli", *map(str, words)],
+        [sys.executable, "-m", "testbed", *map(str, words)],
         cwd=cwd,
         env=clean_environment() | environment,
         stdin=subprocess.DEVNULL,

@@ -108,6 +108,7 @@ class Reading:
         self.lines = split_lines(text)
         self.prefix = ""  # which saboteur is being looked at
         self._problems: dict[Problem, None] = {}
+        self._said: set[tuple[str, Mark, str, bool]] = set()
 
     @property
     def problems(self) -> list[Problem]:
@@ -120,9 +121,13 @@ class Reading:
 
     def add(self, at: object, message: str, hint: Hint = "", warning: bool = False) -> None:
         """`at` is a Mark or anything that has one."""
+        mark = at if isinstance(at, Mark) else mark_of(at)
+        said = (self.prefix, mark, message, warning)
+        if said in self._said:  # before the hint is looked for: each of a thousand members of a group may say so
+            return
+        self._said.add(said)
         if not isinstance(hint, str):
             hint = "" if self.is_hopeless else hint()
-        mark = at if isinstance(at, Mark) else mark_of(at)
         plain = Problem(self.file, mark.line, mark.column, message, hint, warning)
         if plain not in self._problems:
             self._problems[Problem(self.file, mark.line, mark.column, self.prefix + message, hint, warning)] = None

@@ -38,7 +38,7 @@ def under_uml(*argv: str | Path, timeout_s: float = TIMEOUT_S, keep: Path | None
 
 def testbed(*words: str | Path, results: Path = Path("/run/tmp/results")) -> list[str | Path]:
     options = ("--engine", "namespaces", "--results", results)
-    return [sys.executable, "-m", "testbed.cli", *words, *options]
+    return [sys.executable, "-m", "testbed", *words, *options]
 
 
 testbed.__test__ = False  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ def quick(tmp_path: Path) -> Path:
 
 def start(*words: str | Path, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "testbed.cli", *map(str, words)],
+        [sys.executable, "-m", "testbed", *map(str, words)],
         cwd=cwd,
         env=clean_environment() | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
@@ -64,7 +64,7 @@ def test_no_escape_codes_unless_on_a_terminal(quick: Path, namespaces_work: None
 def test_a_terminal_gets_color_and_no_color_is_honoured(
     quick: Path, namespaces_work: None, no_color: str, colored: bool
 ) -> None:
-    words = f"{sys.executable} -m testbed.cli run {quick} --engine namespaces --results {quick.parent / 'r'}"
+    words = f"{sys.executable} -m testbed run {quick} --engine namespaces --results {quick.parent / 'r'}"
     environment = clean_environment() | {"TERM": "xterm-256color"} | ({"NO_COLOR": no_color} if no_color else {})
     done = subprocess.run(
         ["script", "-qec", words, "/dev/null"],
@@ -239,7 +239,7 @@ def test_nothing_runs_while_one_of_the_files_is_wrong(quick: Path) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_failed_program() -> None:
-    command = f"{sys.executable} -m testbed.cli list | true; echo ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m testbed list | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
     )
@@ -281,6 +281,12 @@ def test_a_signal_tears_down_and_is_the_exit_status(
     assert "torn down" in err
     run = json.loads((tmp_path / "r/quick/latest/run.json").read_text())
     assert not run["complete"] and "interrupted" in run["error"]
+
+
+def test_ctrl_c_while_it_is_still_being_loaded_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = testbed("list", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_keep_holds_the_hosts_says_how_to_enter_one_and_leaves_on_ctrl_c(

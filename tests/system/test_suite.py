@@ -143,7 +143,7 @@ def test_ctrl_c_ends_all_of_them_with_its_status(namespaces_work: None, tmp_path
     paths = write(tmp_path, one="hello", two="hello")
     for path in paths:
         path.write_text(path.read_text().replace("echo hello", "sleep 50"))
-    argv = [sys.executable, "-m", "testbed.cli", "run", *map(str, paths), "--engine", "namespaces"]
+    argv = [sys.executable, "-m", "testbed", "run", *map(str, paths), "--engine", "namespaces"]
     argv += ["--results", str(tmp_path / "r"), "--jobs", "2"]
     with subprocess.Popen(argv, cwd=ROOT, env=clean_environment(), stderr=subprocess.PIPE, text=True) as program:
         while len(list((tmp_path / "r").glob("*/2*/programs/a.a.stdout"))) < 2:

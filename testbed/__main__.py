@@ -1,0 +1,17 @@
+"""The command `testbed`. Ctrl-C while it is still being loaded ends it like any command, without a traceback."""
+
+from __future__ import annotations
+
+import signal
+
+
+def main() -> None:
+    """Before all else is loaded, Python's own answer to Ctrl-C goes: an exception wherever it happens to be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from testbed import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
