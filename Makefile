@@ -12,7 +12,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help scenario scenarios test test-kernel soak lint clean
+.PHONY: help scenario scenarios test test-kernel soak bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,9 @@ test-kernel: $(DEV) ## scenarios that need SCTP, under Debian's user-mode-linux 
 
 soak: $(DEV) ## what takes long: 10,000 made-up files, runs ended at 250 random moments; ARGS='-k fuzz' for a part
 	@$(VENV)/bin/pytest -v tests/soak $(ARGS)
+
+bench: $(DEV) ## how fast, beside floors and peers measured in the same run: ARGS='--only wire --quick'
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 lint: $(DEV) ## style, types and import rules
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
