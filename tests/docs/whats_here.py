@@ -27,7 +27,8 @@ back, the supervisor starts and stops programs as the lifecycle says, the agent 
 Outside `testbed/`: `scenarios/` are examples, documents and tests at once, and those in `scenarios/negative/`
 must not pass; `compose/` has the node image; `tests/unit/` needs no root and no kernel, `tests/contract/`
 holds every engine to one suite, `tests/system/` runs whole things, `tests/judge/` holds bad runs that must be
-rejected, `tests/docs/` checks the documents, `tests/kernel/` boots another kernel for what this one may lack.
+rejected, `tests/docs/` checks the documents, `tests/kernel/` boots another kernel for what this one may lack,
+`tests/soak/` looks for what is rare; `benchmarks/` measures beside floors and peers.
 """
 
 ROOMS = {

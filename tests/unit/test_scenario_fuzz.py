@@ -80,6 +80,7 @@ def grows(size: int, shape: str) -> str:
         "dollars": "hosts: {a: {run: x, stdin: '" + "${" * size + "'}}\n",
         "expectations": "hosts: {a: {run: x}}\nexpect:\n" + "  - a->b over c.d ->\n" * size,
         "aliases": "x-a: &a {run: x}\nhosts:\n" + "".join(f"  h{i}: *a\n" for i in many),
+        "for nobody": f"hosts: {{a: {{count: {size}, run: x, after: nobody}}}}\n",
         "waiting": "hosts:\n" + "".join(f"  h{i}: {{run: x, after: h{i + 1}}}\n" for i in many),
     }
     return "testbed: 1\nabout: x\n" + shapes[shape]
@@ -87,7 +88,7 @@ def grows(size: int, shape: str) -> str:
 
 SHAPES = [
     "hosts", "serves", "unknown keys", "links", "bad lines", "one long line", "quotes", "braces", "dollars",
-    "expectations", "aliases", "waiting",
+    "expectations", "aliases", "for nobody", "waiting",
 ]  # fmt: skip
 
 
