@@ -44,9 +44,12 @@ class Output:
         self._lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
+        """Raises OSError for what does not fit, also if a part did: a full disk takes some and says nothing."""
         with self._lock:
             if not self._file.closed:
-                self._file.write(data)
+                left = memoryview(data)
+                while left:
+                    left = left[self._file.write(left) :]
                 if self._searched:
                     self._seen += data
 
