@@ -147,6 +147,13 @@ def ended_holding_another(link: str) -> Spoil:
     return spoil
 
 
+def wire_died(records: Records) -> None:
+    """The ledger and the proof of a run whose wire was killed: nothing was counted, and the agent says why."""
+    records.ledger = []
+    records.proof.end["links"].clear()
+    records.proof.problems.append(("error", "", "the wire ended with status -9"))
+
+
 AT, LOST = first(TO), first(TO, cause="loss")
 SINGLE = next(pair for pair in frames(good_run(), BACK) if not any(
     frame.k == pair[1].k for _, frame in frames(good_run(), BACK, copy=True)))  # fmt: skip
@@ -237,6 +244,13 @@ def test_what_cannot_be_believed_is_an_error_for_its_own_reason(name: str) -> No
     judgement = judge(plan_of(), records)
     assert judgement.outcome == "error"
     assert reason in judgement.reason, judgement.reason
+
+
+def test_a_wire_that_died_is_the_whole_reason() -> None:
+    records = good_run()
+    wire_died(records)
+    judgement = judge(plan_of(), records)
+    assert (judgement.outcome, judgement.reason) == ("error", "the wire ended with status -9")
 
 
 @pytest.mark.parametrize("name", UNBELIEVABLE)
