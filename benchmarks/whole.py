@@ -61,7 +61,8 @@ def memory(quick: bool) -> Iterator[Row]:
             directory,
         ]
         most: dict[str, int] = {"orchestrator": 0, "agent": 0}
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        output = Path(directory) / "output"  # a file never fills up, as a pipe does
+        with output.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
             while process.poll() is None:
                 for pid, line in processes().items():
                     who = (
@@ -74,9 +75,8 @@ def memory(quick: bool) -> Iterator[Row]:
                     if who:
                         most[who] = max(most[who], _resident(pid))
                 time.sleep(0.02)
-            said = process.stdout.read().decode() if process.stdout else ""
         if process.returncode != 0:
-            raise RuntimeError(f"{' '.join(argv)}: {process.returncode}\n{said}")
+            raise RuntimeError(f"{' '.join(argv)}: {process.returncode}\n{output.read_text()}")
     yield Figure(f"memory of orchestrator and agent, {hosts} hosts", sum(most.values()) / MB, "MB", most=150)
 
 
