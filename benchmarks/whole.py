@@ -49,31 +49,15 @@ def memory(quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="bench") as directory:
         file = Path(directory) / "many.yaml"
         file.write_text(text)
-        argv = [
-            sys.executable,
-            "-m",
-            "testbed",
-            "run",
-            str(file),
-            "--engine",
-            "namespaces",
-            "--results",
-            directory,
-        ]
+        argv = [sys.executable, "-m", "testbed", "run", str(file), "--engine", "namespaces"]
+        argv += ["--results", directory]
         most: dict[str, int] = {"orchestrator": 0, "agent": 0}
         output = Path(directory) / "output"  # a file never fills up, as a pipe does
         with output.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
             while process.poll() is None:
-                for pid, line in processes().items():
-                    who = (
-                        "orchestrator"
-                        if pid == process.pid
-                        else "agent"
-                        if "testbed.agent.__main__" in line
-                        else ""
-                    )
-                    if who:
-                        most[who] = max(most[who], _resident(pid))
+                agents = {pid: "agent" for pid, line in processes().items() if "testbed.agent.__main__" in line}
+                for pid, who in (agents | {process.pid: "orchestrator"}).items():
+                    most[who] = max(most[who], _resident(pid))
                 time.sleep(0.02)
         if process.returncode != 0:
             raise RuntimeError(f"{' '.join(argv)}: {process.returncode}\n{output.read_text()}")

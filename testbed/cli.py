@@ -444,14 +444,15 @@ def _problems(path: Path) -> list[Problem]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         return [Problem(_shown(path), 0, 0, f"cannot be read as text: {problem}")]
-    found, expectations = room.inspect(text, str(path), path.parent)
-    if any(not problem.warning for problem in found):
-        found += malformed(expectations, str(path))
-    else:
-        scenario = room.load(path)
-        found += problems(plan(scenario))
-        sabotaged = [room.parse(text, str(path), piece) for piece in scenario.fails_when.values()]
-        found += {problem: None for one in [scenario, *sabotaged] for problem in unknown_modes(one)}
+    found, scenario = room.inspect(text, str(path), path.parent)
+    if scenario is not None:
+        read = [scenario]
+        if any(not problem.warning for problem in found):
+            found += malformed([one.that for one in scenario.expect if not one.broken], str(path))
+        else:
+            found += problems(plan(scenario))
+            read += [room.parse(text, str(path), piece) for piece in scenario.fails_when.values()]
+        found += {problem: None for one in read for problem in unknown_modes(one)}
     return sorted(replace(problem, file=_shown(path)) for problem in found)
 
 

@@ -26,6 +26,19 @@ def testbed(
     )
 
 
+def start(*words: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
+    """Begin `testbed WORDS`, to be spoken to while it runs; otherwise as `testbed`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "testbed", *map(str, words)],
+        cwd=cwd,
+        env=clean_environment() | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 testbed.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
 
 

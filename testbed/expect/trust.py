@@ -52,9 +52,9 @@ def _unproven(plan: Plan, records: Records) -> Iterator[str]:
     """What was read back when the conditions came into force, and what the wire counted until the end."""
     in_force = records.proof.start.get("conditions", {}).get("links", {})
     counted = records.proof.end.get("links", {})
-    why_not = [text for outcome, who, text in records.proof.problems if outcome == "error" and not who]
-    if why_not and not counted:  # nothing was counted, and that is known to be so for all
-        yield from why_not
+    problems = [] if counted else records.proof.problems
+    why_not = [text for outcome, who, text in problems if outcome == "error" and not who]
+    yield from why_not  # of nothing being counted: once, and not for each link
     frames: defaultdict[str, list[Frame]] = defaultdict(list)
     for frame in records.ledger:
         frames[frame.link].append(frame)
@@ -64,7 +64,7 @@ def _unproven(plan: Plan, records: Records) -> Iterator[str]:
             yield f"{link.id} was not read back when the conditions came into force"
         elif _condition(has) != asked:
             yield f"{link.id}: asked {asked}, read back {_condition(has)}"
-        if why_not and not counted:
+        if why_not:
             continue
         if link.id not in counted:
             yield f"the proof at the end says nothing of {link.id}"

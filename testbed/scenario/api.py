@@ -54,18 +54,18 @@ def check(text: str, file: str) -> list[Problem]:
     return inspect(text, file)[0]
 
 
-def inspect(text: str, file: str, directory: Path | None = None) -> tuple[list[Problem], list[str]]:
-    """What `check` says, and the file's expectations as far as it could be read, whatever else is wrong with it.
+def inspect(text: str, file: str, directory: Path | None = None) -> tuple[list[Problem], Scenario | None]:
+    """What `check` says, and what could be read, whatever else is wrong with it; None if that is nothing.
 
-    With a directory, what the file takes from beside itself is looked for in there.
+    A part that could not is `broken`. With a directory, what the file takes from beside itself is looked for.
     """
     reading = Reading(file, text)
     scenario = _whole(reading)
     if scenario is None or scenario.broken:
-        return reading.problems, []
+        return reading.problems, None
     if directory is not None:
         _files_there(scenario, directory, reading)
-    return reading.problems, [one.that for one in scenario.expect if not one.broken]
+    return reading.problems, scenario
 
 
 def _files_there(scenario: Scenario, directory: Path, reading: Reading) -> None:

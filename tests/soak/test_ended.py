@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 
 from testbed.engines import docker_owner
 from testbed.engines.docker_client import api_closed, connect
-from tests.command import ENGINES, ROOT, clean_environment
+from tests.command import ENGINES, start
 from tests.conftest import interfaces, namespace_mounts, processes_below
 from tests.docker_daemon import on_its_machine
 
@@ -65,23 +64,15 @@ def engine(request: pytest.FixtureRequest) -> str:
 def begun(engine: str, directory: Path) -> subprocess.Popen[str]:
     temporary = directory / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "testbed", "run", str(SHORT), "--engine", engine]
-    return subprocess.Popen(
-        [*argv, "--results", str(directory / "results")],
-        cwd=ROOT,
-        env=clean_environment() | {"TMPDIR": str(temporary)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    results = directory / "results"
+    return start("run", SHORT, "--engine", engine, "--results", results, TMPDIR=str(temporary))
 
 
 def whole_s(engine: str, directory: Path) -> float:
     """How long a run takes that nobody ends."""
     began = time.monotonic()
     with begun(engine, directory) as process:
-        said, _ = process.communicate(timeout=120)
+        said = "".join(process.communicate(timeout=120))
     assert process.returncode == 0, said
     return time.monotonic() - began
 
@@ -92,8 +83,8 @@ def ended(process: subprocess.Popen[str], after_s: float, by: signal.Signals) ->
         process.wait(after_s)
     except subprocess.TimeoutExpired:
         process.send_signal(by)
-    said, _ = process.communicate(timeout=STOPPED_WITHIN_S)
-    return said
+    out, err = process.communicate(timeout=STOPPED_WITHIN_S)
+    return err + out
 
 
 def test_killed_it_leaves_nothing(engine: str, left: Left, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import ROOT, clean_environment, said, testbed
+from tests.command import ROOT, clean_environment, said, start, testbed
 
 QUICK = """
 testbed: 1
@@ -30,18 +30,6 @@ def quick(tmp_path: Path) -> Path:
     path = tmp_path / "quick.yaml"
     path.write_text(QUICK)
     return path
-
-
-def start(*words: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "testbed", *map(str, words)],
-        cwd=cwd,
-        env=clean_environment() | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_verdicts_go_to_stdout_and_progress_to_stderr(quick: Path, namespaces_work: None) -> None:
@@ -107,15 +95,23 @@ def test_all_problems_of_a_wrong_file_come_at_once_with_line_and_column(command:
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_form_hides_no_missing_file_and_no_malformed_expectation(tmp_path: Path) -> None:
+def test_a_wrong_form_hides_no_missing_file_no_wrong_mode_and_no_malformed_expectation(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(
-        "testbed: 1\nabout: x\nhosts:\n  a: {run: ls, afer: b, files: [nope.py]}\n"
+        "testbed: 1\nabout: x\nhosts:\n  a: {run: datagram prob a:9, afer: b, files: [nope.py]}\n"
         "expect:\n  - a.exit = 0\n  - a.stdout contians x\n  - {that: a.exit is 0, becuse: y}\n"
     )
     done = testbed("check", path)
     assert done.returncode == 2, said(done)
-    for line, word in ((4, "afer"), (4, "nope.py"), (6, "=="), (7, "contains"), (8, "becuse"), (8, "found `is`")):
+    for line, word in (
+        (4, "afer"),
+        (4, "nope.py"),
+        (4, "prob"),
+        (6, "=="),
+        (7, "contains"),
+        (8, "becuse"),
+        (8, "found `is`"),
+    ):
         assert re.search(rf"wrong.yaml:{line}:\d+: (.*\n *)?.*{word}", done.stderr), (line, word, said(done))
 
 
