@@ -16,12 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from testbed.agent import namespaces
+from testbed.agent import kernel, namespaces
 from testbed.agent.host import Host, Nic
 from testbed.errors import CapabilityError, ConditionError
 
-_READ = ("addr show", "route show table main", "neigh show nud permanent")
-_READ6 = ("route show table main", "route show table local")  # by `ip -6`
 _GROUPS6, _GROUPS6_METRIC = "ff00::/8", 1  # the kernel's own routes have 256
 _PING_RANGE = "net.ipv4.ping_group_range"
 
@@ -48,11 +46,14 @@ def apply(host: Host) -> dict[str, Any]:
 
 def _read(host: Host) -> dict[str, Any]:
     doing = f"reading the state of {host.name}"
-    links, routes, neighbours = namespaces.ask("ip", _READ, host.netns, doing)
-    if host.dual:
-        main, local = namespaces.ask("ip", _READ6, host.netns, doing, ("-6",))
-        routes += [route | {"dst": "::/0"} if route["dst"] == "default" else route for route in main]
-        routes += [route for route in local if route["dst"] == _GROUPS6]
+    with kernel.of(host.netns, doing) as now:
+        links, routes = now.addresses(), now.routes(socket.AF_INET, kernel.MAIN)
+        neighbours = now.permanent_neighbours()
+        if host.dual:
+            main = now.routes(socket.AF_INET6, kernel.MAIN)
+            routes += [route | {"dst": "::/0"} if route["dst"] == "default" else route for route in main]
+            local = now.routes(socket.AF_INET6, kernel.LOCAL)
+            routes += [route for route in local if route["dst"] == _GROUPS6]
     return {"links": links, "routes": routes, "neighbours": neighbours, "sysctls": {}}
 
 

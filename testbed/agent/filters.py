@@ -1,7 +1,7 @@
 """Filters at the clsact hooks of interfaces: wanted, written, read back. And the door of a bridge, also one.
 
-A filter is known by where it hangs; `tc -j` gives back its instructions, so what is read is compared with what was
-wanted to the last one.
+A filter is known by where it hangs; the kernel gives back its instructions, so what is read is compared with what
+was wanted to the last one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from testbed.agent import bpf, namespaces
+from testbed.agent import bpf, kernel, namespaces
 from testbed.errors import CapabilityError, CommandError, ConditionError
 
 _LACKING = (
@@ -70,14 +70,12 @@ class Seen:
         return asdict(self.filter) | {"packets": self.packets, "failed": self.failed}
 
 
-def show_lines(devices: Iterable[str]) -> list[str]:
-    """What to ask `tc` for; one answer a line, for `parse`."""
-    return [f"filter show dev {dev} {side}" for dev in devices for side in ("egress", "ingress")]
-
-
 def parse(devices: Sequence[str], answers: Sequence[Sequence[dict[str, Any]]]) -> list[Seen]:
-    """All filters of these devices, also those that nobody of us made: their `program` is then what they are."""
-    hooks = [(dev, side) for dev in devices for side in ("egress", "ingress")]
+    """All filters of these devices, also those that nobody of us made: their `program` is then what they are.
+
+    `answers`: of each device and side, as `kernel.filters` and `tc -j -s filter show` have them.
+    """
+    hooks = [(dev, side) for dev in devices for side in kernel.SIDES]
     found = []
     for (dev, side), entries in zip(hooks, answers, strict=True):
         found += [_parse_one(dev, side, entry) for entry in entries if "options" in entry]
@@ -143,8 +141,9 @@ def differences(wanted: Iterable[Filter], seen: Iterable[Filter]) -> list[str]:
 
 
 def read(devices: Sequence[str], netns: int | None, doing: str) -> list[Seen]:
-    """Raises CommandError."""
-    return parse(devices, namespaces.ask("tc", show_lines(devices), netns, doing))
+    """Raises EngineError."""
+    with kernel.of(netns, doing) as now:
+        return parse(devices, now.filters(devices))
 
 
 def write(lines: Iterable[str], tool: str, netns: int | None, doing: str) -> None:
@@ -175,7 +174,8 @@ def shut_door(bridge: str) -> dict[str, Any]:
 def open_door(bridge: str) -> None:
     """Undo `shut_door`, unless hosts are still behind it: then it stays shut, and goes with the bridge."""
     doing = f"opening the door of {bridge}"
-    links = namespaces.ask("ip", ["link show"], None, doing)[0]
+    with kernel.of(None, doing) as now:
+        links = now.links()
     there = any(link["ifname"] == bridge for link in links)
     if there and not any(link.get("master") == bridge for link in links):
         namespaces.batch("tc", [_door(bridge).delete_command(), f"qdisc del dev {bridge} clsact"], None, doing)

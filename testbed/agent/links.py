@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any
 
-from testbed.agent import bpf, filters, namespaces, proof, uplink
+from testbed.agent import bpf, filters, kernel, namespaces, proof, uplink
 from testbed.agent.filters import Filter
 from testbed.agent.host import Host
 from testbed.agent.link_process import WireProcess
@@ -172,8 +173,7 @@ class Links:
         if not wanted.links and self._wire is None:
             return {"links": {}, "hosts": {}}
         wire = self._wire = self._wire or self._start_wire()
-        for host in wanted.filters:
-            self._connect(host, wire)
+        self._connect(wanted.filters, wire)
         held = self._tell(wire, wanted)
         for host in wanted.filters:
             self._filter(host)
@@ -188,14 +188,18 @@ class Links:
             "wire": {key: value for key, value in held.items() if key != "links"},
         }
 
-    def _connect(self, host: str, wire: WireProcess) -> None:
-        if host in self._touched:
-            return
-        numbers = {int(peer[1:]) for peer in self._touched.values()}
-        peer = f"h{next(n for n in range(len(numbers) + 1) if n not in numbers)}"
-        netns = self._hosts[host].netns
-        self._touched[host] = peer  # before: half of it may be there when it goes wrong
-        uplink.create(netns, wire.pid, peer, f"connecting {host} to the wire")
+    def _connect(self, hosts: Iterable[str], wire: WireProcess) -> None:
+        taken = {int(peer[1:]) for peer in self._touched.values()}
+        free = (number for number in count() if number not in taken)
+        made = []
+        for host in hosts:
+            if host in self._touched:
+                continue
+            peer = f"h{next(free)}"
+            self._touched[host] = peer  # before: half of it may be there when it goes wrong
+            uplink.create(self._hosts[host].netns, wire.pid, peer, f"connecting {host} to the wire")
+            made.append(peer)
+        uplink.raise_ends(made, wire.pid)
 
     def _tell(self, wire: WireProcess, wanted: Wanted) -> dict[str, Any]:
         held = wire.ask(
@@ -222,10 +226,10 @@ class Links:
 
     def _view(self, host: str) -> proof.View:
         doing, netns = f"reading back the filters of {host}", self._hosts[host].netns
-        shown = namespaces.ask("ip", ["link show"], netns, doing)[0]
-        links = {link["ifname"]: link for link in shown}
-        devices = [dev for dev in self._devices(host) if dev in links and host in self._touched]
-        seen = filters.read(devices, netns, doing) if devices else []
+        with kernel.of(netns, doing) as now:
+            links = {link["ifname"]: link for link in now.links()}
+            devices = [dev for dev in self._devices(host) if dev in links and host in self._touched]
+            seen = filters.parse(devices, now.filters(devices))
         offload = uplink.NAME in links and uplink.has_checksum_offload(netns)
         return proof.View(tuple(seen), links, offload)
 
@@ -297,11 +301,9 @@ class Links:
 
     def _clear(self, host: str) -> None:
         doing, netns = f"undoing the conditions of {host}", self._hosts[host].netns
-        hooks = {
-            entry["dev"]
-            for entry in namespaces.ask("tc", ["qdisc show"], netns, doing)[0]
-            if entry["kind"] == "clsact" and entry["dev"] in self._devices(host)
-        }
+        with kernel.of(netns, doing) as now:
+            clsact = {entry["dev"] for entry in now.qdiscs() if entry["kind"] == "clsact"}
+        hooks = clsact.intersection(self._devices(host))
         namespaces.batch("tc", [f"qdisc del dev {dev} clsact" for dev in sorted(hooks)], netns, doing)
         uplink.remove(netns, doing)
         del self._touched[host]

@@ -6,7 +6,6 @@ starts on the way inherit where it stands, and /proc/sys/net shows the values of
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from testbed import linux
 from testbed.errors import CommandError, EngineError
@@ -80,22 +78,6 @@ def batch(tool: str, lines: Iterable[str], netns: int | None = None, doing: str 
     stdin = "".join(f"{line}\n" for line in lines)
     if stdin:
         run([tool, "-batch", "-"], stdin, netns, doing)
-
-
-def ask(
-    tool: str, lines: Iterable[str], netns: int | None = None, doing: str = "", options: Sequence[str] = ()
-) -> list[Any]:
-    """The JSON answers to several `show` lines, in their order. Raises CommandError."""
-    stdin = "".join(f"{line}\n" for line in lines)
-    output = run([tool, *options, "-j", "-d", "-s", "-batch", "-"], stdin, netns, doing)
-    answers, at, decoder = [], 0, json.JSONDecoder()
-    while output[at:].strip():
-        at += len(output[at:]) - len(output[at:].lstrip())
-        answer, at = decoder.raw_decode(output, at)
-        answers.append(answer)
-    if len(answers) != stdin.count("\n"):
-        raise CommandError([tool, "-j", "-batch", "-"], 0, f"{len(answers)} answers to {stdin!r}", doing)
-    return answers
 
 
 def open_network(pid: int) -> int:

@@ -21,7 +21,7 @@ class View:
     """One host as the kernel shows it at one moment."""
 
     filters: tuple[Seen, ...]  # of its interfaces and of w0; of a source only
-    links: Mapping[str, dict[str, Any]]  # every interface, as `ip -j -d -s link show` has it
+    links: Mapping[str, dict[str, Any]]  # every interface, as `kernel.links` shows it
     checksum_offload: bool = False  # of w0
 
     @property

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +22,35 @@ _GET_TX_CHECKSUM, _SET_TX_CHECKSUM = 0x16, 0x17  # linux/ethtool.h; its own tool
 
 
 def create(netns: int, wire_pid: int, peer: str, doing: str) -> None:
-    """Make the pair, each end right where it belongs.
+    """Make the pair, each end right where it belongs; the wire's is still down.
 
     `gso_max_segs 1` has the kernel cut every super-packet on its way out, and no checksum offload has it fill in
     every checksum, so that what the wire reads are frames as a real wire would carry. Neither end has an address.
     """
     size = f"mtu {MTU} numtxqueues 1 numrxqueues 1"
     there = f"/proc/{wire_pid}/ns/net"
-    # Without an address of its own an interface neither solicits routers nor reports groups.
-    silent = " addrgenmode none" if Path("/proc/sys/net/ipv6").exists() else ""
     make = f"link add {NAME} gso_max_segs 1 {size} type veth peer name {peer} {size} netns {there}"
-    filters.write([make, f"link set dev {NAME} arp off{silent}"], "ip", netns, doing)
+    lines = [make, f"link set dev {NAME} arp off{_silent()}", f"link set dev {NAME} up"]
+    filters.write(lines, "ip", netns, doing)
     with namespaces.inside(netns):
         _tx_checksum(NAME, switch_off=True)
+
+
+def raise_ends(peers: Sequence[str], wire_pid: int) -> None:
+    """The wire's ends of these pairs, all by one command: a process for each took most of the time."""
+    if not peers:
+        return
+    lines = [f"link set dev {peer} up arp off{_silent()}" for peer in peers]
     wire_netns = namespaces.open_network(wire_pid)
     try:
-        namespaces.batch("ip", [f"link set dev {peer} up arp off{silent}"], wire_netns, doing)
+        namespaces.batch("ip", lines, wire_netns, "connecting the wire to its hosts")
     finally:
-        os.close(wire_netns)  # held open, it would keep the pair alive when the wire is dead
-    namespaces.batch("ip", [f"link set dev {NAME} up"], netns, doing)
+        os.close(wire_netns)  # held open, it would keep the pairs alive when the wire is dead
+
+
+def _silent() -> str:
+    """Without an address of its own an interface neither solicits routers nor reports groups."""
+    return " addrgenmode none" if Path("/proc/sys/net/ipv6").exists() else ""
 
 
 def remove(netns: int, doing: str) -> None:
@@ -52,7 +63,7 @@ def remove(netns: int, doing: str) -> None:
 
 
 def wrong(link: dict[str, Any] | None, checksum_offload: bool) -> list[str]:
-    """What is not as it must be with a `w0` as `ip -j -d` shows it."""
+    """What is not as it must be with a `w0` as `kernel.links` shows it."""
     if link is None:
         return [f"{NAME} is missing"]
     problems = []

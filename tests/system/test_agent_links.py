@@ -162,22 +162,23 @@ def test_conditions_are_a_whole_state(build: Build) -> None:
 def test_what_kernels_send_after_the_end_passes_and_is_no_part_of_the_run(build: Build) -> None:
     """A kernel goes on when its programs have ended: it repeats what was not acknowledged, or lost."""
     plan = make_plan({"lan": ["a", "b"]}, PAIR)
-    send = f"""import socket, time
+    send = f"""import random, socket, time
 s = socket.socket(2, 2)
 while True:
     s.sendto(b"again", ("{ip_of(plan, "b")}", 9000))
-    time.sleep(0.07)"""  # after 50 ms of silence the wire holds the run for over
+    time.sleep(random.uniform(0.05, 0.06))"""  # after 50 ms of silence the wire holds the run for over
     with build(plan) as here, client(here) as agent:
         agent.hosts(plan, here.pids)
         agent.conditions(plan)
         here.start("a", "python3", "-c", send)
-        for _ in range(20):  # some came between the end and the reading of the counts
+        before = 0
+        while before < 20:  # some came between the end and the reading of the counts
             proof = agent.check()
             assert proof["problems"] == []
             frames = list(ledger.decode(agent.ledger()))
             counted = {name: link["frames"] for name, link in proof["end"]["links"].items()}
             assert counted == {link: sum(frame.link == link for frame in frames) for link in PAIR}
-        assert counted["a->b over lan"] >= 5
+            before += counted["a->b over lan"] > before
 
 
 def test_without_links_there_is_no_wire_and_nothing_to_prove(build: Build) -> None:
