@@ -30,12 +30,15 @@ def apply(host: Host) -> dict[str, Any]:
     Raises ConditionError for what is still not as asked, CommandError for what the kernel refused.
     """
     doing = f"setting up {host.name}"
-    links = link_commands(host, _read(host))
+    seen = _read(host)
+    links = link_commands(host, seen)
     namespaces.batch("ip", links, host.netns, doing)
     sysctls = _write_sysctls(host)
     if host.dual:
         namespaces.batch("ip", address_commands(host, _read(host)), host.netns, doing)
-    namespaces.batch("ip", table_commands(host, _read(host)), host.netns, doing)
+    if links or host.dual:
+        seen = _read(host)
+    namespaces.batch("ip", table_commands(host, seen), host.netns, doing)
     seen = _read(host) | {"sysctls": sysctls}
     wrong = differences(host, seen)
     if wrong:

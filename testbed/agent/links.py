@@ -71,12 +71,14 @@ def decide(seed: int, links: Sequence[Mapping[str, Any]], hosts: Mapping[str, Ho
             raise ConditionError(f"{link['id']}: {problem}") from problem
         by_id[link["id"]] = _for_wire(link["id"], source, target, link["network"], link["condition"])
     asked = frozenset(by_id)
-    for source, network in sorted({(data["source"], data["network"]) for data in by_id.values()}):
-        reached = {d["target"] for d in by_id.values() if (d["source"], d["network"]) == (source, network)}
+    targets: dict[tuple[str, str], set[str]] = {}
+    for data in by_id.values():
+        targets.setdefault((data["source"], data["network"]), set()).add(data["target"])
+    for (near, network), reached in sorted(targets.items()):
         for name, host in hosts.items():
-            if name != source and name not in reached and host.nic_of(network):
-                link_id = f"{source}->{name} over {network}"
-                by_id[link_id] = _for_wire(link_id, hosts[source], host, network, {})
+            if name != near and name not in reached and host.nic_of(network):
+                link_id = f"{near}->{name} over {network}"
+                by_id[link_id] = _for_wire(link_id, hosts[near], host, network, {})
                 conditions[link_id] = Condition()
     return Wanted(seed, by_id, asked, _filters(by_id, asked, hosts), _devices(by_id, asked, hosts), conditions)
 

@@ -1,7 +1,7 @@
 """rtnetlink(7): messages, attributes, and the dumps of one network namespace. No meaning is given to them here.
 
-Only questions are asked. What is to be changed, `ip` and `tc` are told; what then is, other code than theirs reads,
-and without a process for each host and question: at 100 hosts those took half the time.
+Only questions are asked. What is to be changed, `ip` and `tc` are told; what then is, other code than theirs
+reads, and without a process for each host and question: at 100 hosts those took half the time.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -28,13 +28,15 @@ class Condition:
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from the default, so that a record stays readable."""
-        plain = Condition()
-        return {k: v for k, v in asdict(self).items() if v != getattr(plain, k)}
+        return {name: value for name, plain in _PLAIN.items() if (value := getattr(self, name)) != plain}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Condition:
         """The inverse of `to_json`. Raises ValueError for a key that this version does not know."""
-        unknown = set(data) - {f.name for f in fields(cls)}
+        unknown = data.keys() - _PLAIN.keys()
         if unknown:
             raise ValueError(f"unknown condition {', '.join(sorted(unknown))}")
         return cls(**data)
+
+
+_PLAIN = {field.name: field.default for field in fields(Condition)}
