@@ -12,7 +12,9 @@ import os
 import re
 import tarfile
 import time
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,8 +55,8 @@ class Results:
 
     def save_before(self, plan: Plan, scenario_text: str, environment: dict[str, Any]) -> None:
         """What was asked, what will be built, and where: on disk before anything is built."""
-        self._write(SCENARIO, scenario_text)
-        self._write_json(PLAN, plan.to_json())
+        self._write(SCENARIO, [scenario_text])
+        self._write_json(PLAN, plan)
         self._write_json(ENVIRONMENT, environment)
         self._write_json(RUN, {"state": "started"})
 
@@ -68,16 +70,15 @@ class Results:
 
     def save_records(self, records: Records) -> None:
         """All the evidence of a run, except program output and collected files, which are there already."""
-        self._write(LEDGER, "".join(to_json_line(frame) + "\n" for frame in records.ledger))
+        self._write(LEDGER, (to_json_line(frame) + "\n" for frame in records.ledger))
         self._write_json(KERNEL, records.kernel)
-        self._write_json(PROOF, asdict(records.proof))
-        run = asdict(records) | {"state": "ended", "frames": len(records.ledger)}
-        for part in ("ledger", "kernel", "proof"):
-            del run[part]
-        for program in run["programs"].values():
-            for part in ("stdout", "stderr", "collected"):
-                del program[part]
-        self._write_json(RUN, run)
+        self._write_json(PROOF, records.proof, levels=4)
+        run = _shallow(records, without=("ledger", "kernel", "proof"))
+        programs = {
+            id: _shallow(program, without=("stdout", "stderr", "collected"))
+            for id, program in records.programs.items()
+        }
+        self._write_json(RUN, run | {"programs": programs, "state": "ended", "frames": len(records.ledger)})
 
     def save_collected(self, program_id: str, path: str, archive: bytes) -> list[str]:
         """Unpack what `collect:` brought, regular files only; returns what was left out and why."""
@@ -99,8 +100,8 @@ class Results:
     # after judging
 
     def save_judgement(self, judgement: Judgement, report: str) -> None:
-        self._write_json(VERDICTS, asdict(judgement) | {"counts": judgement.counts})
-        self._write(REPORT, report)
+        self._write_json(VERDICTS, _shallow(judgement) | {"counts": judgement.counts})
+        self._write(REPORT, [report])
 
     # reading
 
@@ -165,15 +166,15 @@ class Results:
 
     # writing
 
-    def _write_json(self, name: str, data: Any) -> None:
-        self._write(name, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + "\n")
+    def _write_json(self, name: str, data: Any, levels: int = 2) -> None:
+        self._write(name, chain(_readable(data, levels), "\n"))
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, pieces: Iterable[str]) -> None:
         path = self.path / name
         beside = path.with_name(f".{name}.{os.getpid()}")
         try:
             with beside.open("w", encoding="utf-8") as file:
-                file.write(text)
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
@@ -190,7 +191,36 @@ def _point(link: Path, target: str) -> None:
     beside.replace(link)
 
 
+def _readable(value: Any, levels: int, margin: str = "") -> Iterator[str]:
+    """JSON, piece by piece: each item of the first `levels` levels begins a line, what is below stays on it.
+
+    Not `indent`: it takes Python's slow encoder, half a second for the plan of a hundred hosts.
+    """
+    value = _shallow(value) if is_dataclass(value) else value
+    if not levels or not value or not isinstance(value, dict | list | tuple):
+        yield _json(value)
+        return
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    named = sorted(value.items()) if isinstance(value, dict) else [("", item) for item in value]
+    for name, item in named:
+        yield f"{begin}\n{margin} " + (f"{_json(name)}: " if isinstance(value, dict) else "")
+        yield from _readable(item, levels - 1, margin + " ")
+        begin = ","
+    yield f"\n{margin}{end}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | frozenset | set):
-        return list(value)
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if is_dataclass(value):
+        return _shallow(value)
     raise TypeError(f"{value!r} has no place in JSON")
+
+
+def _shallow(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of a dataclass, and nothing copied: `asdict` copies a ledger too."""
+    return {field.name: getattr(value, field.name) for field in fields(value) if field.name not in without}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,7 @@ from testbed.plan.types import Interface, Link, Plan
 from testbed.scenario.units import format_ns, format_rate, format_ratio, format_size
 
 COLOR = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "skip": "cyan"}
+MOST_LINKS = 60
 SIGN = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "skip": "-"}
 
 
@@ -121,22 +123,34 @@ def _links(plan: Plan, records: Records) -> Table:
         "link", "condition in force" if _in_force(records) else "condition asked for", "frames", "dropped"
     )
     table.add_column("late p99", justify="right")
-    late = records.proof.end.get("links", {})
-    for link in plan.links:
-        p99 = late.get(link.id, {}).get("lateness_p99_ns")
+    reported = records.proof.end.get("links", {})
+    for links in _rows(plan.links):
+        late = [p99 for link in links if (p99 := reported.get(link.id, {}).get("lateness_p99_ns")) is not None]
         table.add_row(
-            _name(plan, link),
-            describe(link.condition),
-            str(sent.get(link.id, 0)),
-            str(dropped.get(link.id, 0)),
-            "" if p99 is None else f"{p99 / 1e6:.2f} ms",
+            _name(plan, links),
+            describe(links[0].condition),
+            str(sum(sent.get(link.id, 0) for link in links)),
+            str(sum(dropped.get(link.id, 0) for link in links)),
+            f"{max(late) / 1e6:.2f} ms" if late else "",
         )
     table.add_row()
     return table
 
 
-def _name(plan: Plan, link: Link) -> str:
-    return f"{link.source} -> {link.target}" + (f" over {link.network}" if len(plan.networks) > 1 else "")
+def _rows(links: Sequence[Link]) -> list[list[Link]]:
+    """A row a link; of more than anybody reads, a row a condition, with their sums and the latest of them."""
+    if len(links) <= MOST_LINKS:
+        return [[link] for link in links]
+    rows: dict[tuple[str, Condition], list[Link]] = {}
+    for link in links:
+        rows.setdefault((link.network, link.condition), []).append(link)
+    return list(rows.values())
+
+
+def _name(plan: Plan, links: Sequence[Link]) -> str:
+    first = links[0]
+    name = f"{first.source} -> {first.target}" + (f" over {first.network}" if len(plan.networks) > 1 else "")
+    return name if len(links) == 1 else f"{name} and {len(links) - 1:,} more"
 
 
 def _in_force(records: Records) -> bool:

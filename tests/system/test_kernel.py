@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -136,7 +137,7 @@ def test_filters_and_what_they_counted(both: dict[str, Any]) -> None:
     ours, theirs = both["filters"]
     assert [len(hook) for hook in ours] == [len(hook) for hook in theirs]
     assert [len(hook) for hook in ours] == [7, 4, 0, 0, 0, 0]
-    for mine, its in zip(sum(ours, []), sum(theirs, []), strict=True):
+    for mine, its in zip(chain(*ours), chain(*theirs), strict=True):
         assert (mine["kind"], mine["pref"], mine["chain"]) == (its["kind"], its["pref"], its.get("chain", 0))
         assert (mine["protocol"] == "all") == (its["protocol"] == "all")
         if mine["kind"] != "bpf" or "options" not in its:
