@@ -264,7 +264,7 @@ class DockerEngine:
         for host in plan.hosts:
             if (wanted := (host.image, host.build)) not in ready:
                 ready[wanted] = (
-                    built_image(self._api, self._base_dir / host.build, self._say)
+                    built_image(self._api, self._base_dir, host.build, self._say)
                     if host.build
                     else foreign_image(self._api, host.image or "", self._say)
                 )

@@ -115,11 +115,15 @@ def foreign_image(api: Api, image: str, say: Say) -> str:
     return image
 
 
-def built_image(api: Api, directory: Path, say: Say) -> str:
+def built_image(api: Api, beside: Path, source: str, say: Say) -> str:
     """An image built from a directory with a Dockerfile, sent whole: nothing is shared with the daemon.
 
-    Raises HostError if there is no Dockerfile, EngineError if the build fails.
+    `beside` is the scenario's directory: nothing outside it is ever sent, also not through a link. Raises HostError
+    for one that lies outside or has no Dockerfile, EngineError if the build fails.
     """
+    directory = beside / source
+    if not directory.resolve().is_relative_to(beside.resolve()):
+        raise HostError(f"building an image from {directory}: it lies outside {beside}")
     if not (directory / "Dockerfile").is_file():
         raise HostError(f"building an image from {directory}: there is no Dockerfile")
     tag = f"{BUILT}:{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]}"

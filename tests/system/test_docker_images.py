@@ -108,6 +108,26 @@ def test_a_host_can_be_built_from_a_directory_beside_the_scenario(
         assert "TONE=polite" in made.run("h", "env").out, "an image of the author's own keeps its environment"
 
 
+def test_nothing_outside_the_scenarios_directory_is_built_or_sent(
+    docker_daemon: str, api: Api, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    (tmp_path / "outside" / "Dockerfile").write_text(f"FROM {node_tag(api)}\nCOPY . /all\n")
+    beside = tmp_path / "scenario"
+    (beside / "image").mkdir(parents=True)
+    (beside / "link").symlink_to("../outside")
+    (beside / "image" / "Dockerfile").write_text(f"FROM {node_tag(api)}\nCOPY . /all\n")
+    (beside / "image" / "link").symlink_to("../../outside/secret")
+    with (
+        pytest.raises(HostError, match="it lies outside"),
+        lab(docker_daemon, make_plan({"h": "a"}, 117, build="link"), base_dir=beside),
+    ):
+        pass
+    with lab(docker_daemon, make_plan({"h": "a"}, 117, build="image"), base_dir=beside) as made:
+        assert made.run("h", "cat", "/all/link").exit == 1, "a link in what is sent stays a link"
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [({"image": "localhost:1/no/such:1"}, r"pulling localhost:1/no/such:1: .*docker load"),
