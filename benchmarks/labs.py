@@ -69,7 +69,7 @@ class Lab:
 
 
 @contextmanager
-def deployed(engine: Engine, made: Plan) -> Iterator[Lab]:
+def deployed(engine: Engine, made: Plan, wires: int = 1) -> Iterator[Lab]:
     """As a run does it, without programs."""
     began = time.perf_counter()
     agent = None
@@ -80,7 +80,7 @@ def deployed(engine: Engine, made: Plan) -> Iterator[Lab]:
         lab = Lab(engine, agent, made, up_s=time.perf_counter() - began)
         if made.links:
             began = time.perf_counter()
-            agent.conditions(made)
+            agent.conditions(made, wires)
             lab.links_s = time.perf_counter() - began
         yield lab
     finally:

@@ -98,18 +98,20 @@ def _delay() -> Iterator[Row]:
 def _stream(quick: bool) -> Iterator[Row]:
     size = "20MB" if quick else "200MB"
 
-    def goodput(links: str) -> float:
-        with deployed(NamespacesEngine(), plan_of(2, links)) as lab:
+    def goodput(links: str, wires: int = 1) -> float:
+        with deployed(NamespacesEngine(), plan_of(2, links), wires) as lab:
             server = lab.ready("h-2", "stream", "sink", "--port", "9000")
             said = lab.run("h-1", "stream", "bulk", "h-2:9000", "--bytes", size)
             lab.stop("h-2", server)
         records = [json.loads(line) for line in said.splitlines()]
         return float(next(r["goodput_bit_s"] for r in records if "goodput_bit_s" in r)) / 1e9
 
-    ours, free = alternately(
-        1 if quick else 3, lambda: goodput("h-1 <-> h-2: {delay: 10 ms}"), lambda: goodput("")
+    through = "h-1 <-> h-2: {delay: 10 ms}"
+    ours, two, free = alternately(
+        1 if quick else 3, lambda: goodput(through), lambda: goodput(through, wires=2), lambda: goodput("")
     )
     yield Figure("wire: TCP through 10 ms each way", ours, "Gbit/s", least=0.8)
+    yield Figure("wire: TCP through 10 ms each way, two wires", two, "Gbit/s", least=1.5)
     yield Figure("wire: TCP through 10 ms each way", ours, "Gbit/s", "a bare veth", free)
 
 

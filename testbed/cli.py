@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
@@ -114,28 +114,65 @@ jobs_option = click.option(
     metavar="N",
     help="So many files at once, each in a process of its own; then only what did not pass is shown in full.",
 )
+wires_option = click.option(
+    "--wires",
+    type=click.IntRange(1, 64),
+    default=1,
+    envvar="TESTBED_WIRES",
+    show_default=True,
+    show_envvar=True,
+    metavar="N",
+    help="So many processes carry the frames of links: for much traffic, on a machine with processors to spare.",
+)
 names_argument = click.argument("names", metavar="FILE|NAME...", nargs=-1, required=True)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options of `run` and `prove` say of every run."""
+
+    engine: str
+    seed: int | None
+    results: Path
+    strict: bool
+    wires: int
+
+    def words(self) -> list[str]:
+        """The same as a command line."""
+        words = ["--engine", self.engine, "--results", str(self.results), "--wires", str(self.wires)]
+        words += ["--seed", str(self.seed)] if self.seed is not None else []
+        return [*words, "--strict"] if self.strict else words
+
+
+def run_options(command: Command) -> Command:
+    """Hand the options of a run to a command as one argument, `asked`."""
+
+    @engine_option
+    @seed_option
+    @results_option
+    @strict_option
+    @wires_option
+    @wraps(command)
+    def wrapped(engine: str, seed: int | None, results: Path, strict: bool, wires: int, **others: Any) -> Any:
+        return command(asked=_Asked(engine, seed, results, strict, wires), **others)
+
+    return wrapped  # type: ignore[return-value]
 
 
 @cli.command()
 @names_argument
-@engine_option
-@seed_option
-@results_option
+@run_options
 @click.option("--keep", is_flag=True, help="Hold the hosts after the run, until Ctrl-C.")
-@strict_option
 @jobs_option
 @_errors_shown
-def run(
-    names: Sequence[str], engine: str, seed: int | None, results: Path, keep: bool, strict: bool, jobs: int
-) -> None:
+def run(names: Sequence[str], asked: _Asked, keep: bool, jobs: int) -> None:
     """Run scenarios and judge them; exits with the outcome's status."""
     paths = _sound(names)
     if jobs > 1:
         if keep:
             raise click.UsageError("--keep holds one run in the foreground: leave out --jobs")
-        _at_once("run", paths, jobs, _options(engine, seed, results, strict))
-    outcomes = [_safely(path, partial(_run_one, path, engine, seed, results, keep, strict)) for path in paths]
+        _at_once("run", paths, jobs, asked)
+    outcomes = [_safely(path, partial(_run_one, path, asked, keep)) for path in paths]
     if len(outcomes) > 1:
         _summary(outcomes)
     sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in outcomes])])
@@ -183,20 +220,17 @@ def plan_command(names: Sequence[str], seed: int | None) -> None:
 
 @cli.command()
 @names_argument
-@engine_option
-@seed_option
-@results_option
-@strict_option
+@run_options
 @jobs_option
 @_errors_shown
-def prove(names: Sequence[str], engine: str, seed: int | None, results: Path, strict: bool, jobs: int) -> None:
+def prove(names: Sequence[str], asked: _Asked, jobs: int) -> None:
     """Apply each of a file's `fails_when` and demand that the run then fails."""
     paths = _sound(names)
     if jobs > 1:
-        _at_once("prove", paths, jobs, _options(engine, seed, results, strict))
+        _at_once("prove", paths, jobs, asked)
     lines: list[tuple[str, Outcome]] = []
     for path in paths:
-        lines += _prove_one(path, engine, seed, results, strict)
+        lines += _prove_one(path, asked)
     _summary(lines)
     sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in lines])] if lines else 0)
 
@@ -277,13 +311,7 @@ def list_command() -> None:
 # several scenarios at once
 
 
-def _options(engine: str, seed: int | None, results: Path, strict: bool) -> list[str]:
-    words = ["--engine", engine, "--results", str(results)]
-    words += ["--seed", str(seed)] if seed is not None else []
-    return [*words, "--strict"] if strict else words
-
-
-def _at_once(command: str, paths: Sequence[Path], jobs: int, options: Sequence[str]) -> NoReturn:
+def _at_once(command: str, paths: Sequence[Path], jobs: int, asked: _Asked) -> NoReturn:
     """Each file by a command of its own; what did not pass is shown in full, then one table of all."""
     from testbed.suite import at_once
 
@@ -295,7 +323,7 @@ def _at_once(command: str, paths: Sequence[Path], jobs: int, options: Sequence[s
         click.echo(f"{ended:4} of {len(paths)}  {done.name}: {_last_line(done)}", err=True)
 
     argv = [sys.executable, "-m", "testbed", command]
-    all_done = at_once([(path.stem, [*argv, str(path), *options]) for path in paths], jobs, tell)
+    all_done = at_once([(path.stem, [*argv, str(path), *asked.words()]) for path in paths], jobs, tell)
     by_status = {status: outcome for outcome, status in EXIT_STATUS.items()}
     lines: list[tuple[str, Outcome]] = []
     width = max(len(path.stem) for path in paths)
@@ -318,19 +346,17 @@ def _last_line(done: Done) -> str:
 # one scenario
 
 
-def _run_one(
-    path: Path, engine: str, seed: int | None, results: Path, keep: bool, strict: bool
-) -> tuple[str, Outcome]:
+def _run_one(path: Path, asked: _Asked, keep: bool) -> tuple[str, Outcome]:
     from testbed import scenario as room
     from testbed.progress import Progress
 
     scenario = room.load(path)
     _listen()  # again: with --keep, the Ctrl-C that ended the run before this one shut them off
     with Progress() as progress:
-        runner = _runner(engine, scenario.requires, results, progress.say, strict)
+        runner = _runner(asked, scenario.requires, progress.say)
         if keep:
             runner.hold = lambda run, engine: _hold(run, engine, progress)
-        done = runner.run(scenario, path.read_text(encoding="utf-8"), path.parent, seed)
+        done = runner.run(scenario, path.read_text(encoding="utf-8"), path.parent, asked.seed)
     if not keep or done.judgement.outcome == "skip":
         _show(done.plan, done.records, done.judgement, runner.engine_name, done.results.path)
     return path.stem, done.judgement.outcome
@@ -345,21 +371,20 @@ def _safely(path: Path, run: Callable[[], tuple[str, Outcome]]) -> tuple[str, Ou
         return path.stem, "error"
 
 
-def _prove_one(
-    path: Path, engine: str, seed: int | None, results: Path, strict: bool
-) -> list[tuple[str, Outcome]]:
+def _prove_one(path: Path, asked: _Asked) -> list[tuple[str, Outcome]]:
     """Each saboteur of a file and whether it was caught: `pass` means that the run failed, as it must."""
     from testbed import scenario as room
     from testbed.progress import Progress
 
     text, scenario = path.read_text(encoding="utf-8"), room.load(path)
+    asked = replace(asked, results=asked.results / "prove")
     lines: list[tuple[str, Outcome]] = []
     for name, patch in scenario.fails_when.items():
         sabotaged = room.parse(text, path.name, patch)
         with Progress() as progress:
             progress.say(f"{path.stem} when: {name}")
-            runner = _runner(engine, sabotaged.requires, results / "prove", progress.say, strict)
-            run = runner.run(sabotaged, text, path.parent, seed)
+            runner = _runner(asked, sabotaged.requires, progress.say)
+            run = runner.run(sabotaged, text, path.parent, asked.seed)
         outcome = run.judgement.outcome
         caught: Outcome = "pass" if outcome == "fail" else "fail" if outcome == "pass" else outcome
         click.echo(f"{caught}  {path.stem} when {name}: the run ended as {outcome}: {run.judgement.reason}")
@@ -369,13 +394,13 @@ def _prove_one(
     return lines
 
 
-def _runner(engine: str, requires: Sequence[str], results: Path, say: Callable[[str], None], strict: bool) -> Any:
+def _runner(asked: _Asked, requires: Sequence[str], say: Callable[[str], None]) -> Any:
     from testbed.engines.choose import maker
     from testbed.runner import Runner
 
-    name, why = choose(engine, requires)
+    name, why = choose(asked.engine, requires)
     say(f"engine {name}: {why}")
-    return Runner(maker(name, say), name, why, results.resolve(), say, strict)
+    return Runner(maker(name, say), name, why, asked.results.resolve(), say, asked.strict, asked.wires)
 
 
 def _hold(run: Any, engine: Any, progress: Any) -> None:

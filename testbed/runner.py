@@ -54,6 +54,7 @@ class Runner:
     results_root: Path
     say: Say
     strict: bool = False
+    wires: int = 1
     hold: Callable[[Run, Engine], None] | None = None
     command_line: Sequence[str] = field(default_factory=lambda: sys.argv)
 
@@ -166,7 +167,7 @@ class _Job:
         baseline = agent.hosts(self.plan, self.pids)
         hosts, networks = len(self.plan.hosts), len(self.plan.networks)
         say(f"up in {time.monotonic() - began:.2f} s: hosts {hosts}, networks {networks}")
-        in_force = agent.conditions(self.plan)
+        in_force = agent.conditions(self.plan, self.runner.wires)
         self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
         if self.plan.links:
             say(f"conditions in force on {len(self.plan.links)} links, read back")

@@ -67,8 +67,11 @@ class AgentClient:
         ]
         return dict(self._ask("hosts", hosts=hosts)["hosts"])
 
-    def conditions(self, plan: Plan) -> dict[str, Any]:
-        """Bring every link of the plan into force. Returns {links, hosts, wire} as they hold it."""
+    def conditions(self, plan: Plan, wires: int = 1) -> dict[str, Any]:
+        """Bring every link of the plan into force. Returns {links, hosts, wire} as they hold it.
+
+        `wires`: how many processes carry the frames; each host has one of them for all that it sends.
+        """
         nics = {(host.name, nic.network): nic for host in plan.hosts for nic in host.interfaces}
         links = [
             {
@@ -83,7 +86,7 @@ class AgentClient:
             }
             for link in plan.links
         ]
-        self._start = self._ask("conditions", seed=plan.seed, links=links)
+        self._start = self._ask("conditions", seed=plan.seed, links=links, wires=wires)
         return self._start
 
     def lookup(self, host: str, argv0: str, path: str, working_dir: str) -> str | None:

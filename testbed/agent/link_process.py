@@ -19,7 +19,6 @@ from testbed.errors import ConditionError
 
 _LAUNCH = "import sys; sys.path.insert(0, {!r}); from testbed.agent import wire; sys.exit(wire.main(sys.argv[1:]))"
 _START_S = 20.0
-_ANSWER_S = 30.0
 _END_S = 3.0
 
 
@@ -57,8 +56,8 @@ class WireProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, do: str, wait_s: float = _ANSWER_S, **arguments: Any) -> dict[str, Any]:
-        """One request and its answer. Raises ConditionError if the wire is dead, silent or refuses."""
+    def tell(self, do: str, **arguments: Any) -> None:
+        """One request. Raises ConditionError if the wire is dead."""
         self._number += 1
         request = {"id": self._number, "do": do, **arguments}
         assert self._process.stdin is not None
@@ -67,6 +66,9 @@ class WireProcess:
             self._process.stdin.flush()
         except OSError as problem:
             raise ConditionError(self._obituary()) from problem
+
+    def answer(self, do: str, wait_s: float) -> dict[str, Any]:
+        """What it says to the last request. Raises ConditionError if the wire is dead, silent or refuses."""
         answer = self._readline(time.monotonic() + wait_s)
         if answer.get("id") != self._number:
             raise ConditionError(f"the wire answered {answer} to request {self._number}")
@@ -101,6 +103,11 @@ class WireProcess:
         # Not seek and read: the child writes where our descriptor stands.
         said = os.pread(self._stderr.fileno(), 1 << 20, 0).decode(errors="replace").strip()
         return f"It said: {said[-2000:]}" if said else "It said nothing."
+
+    @property
+    def ledger_bytes(self) -> int:
+        """How long the ledger is, as far as it is written."""
+        return os.fstat(self._ledger).st_size
 
     def ledger(self, offset: int, length: int) -> bytes:
         """A piece of the ledger as the wire wrote it; also when the wire is dead."""

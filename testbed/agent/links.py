@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -14,6 +13,7 @@ from testbed.agent import bpf, filters, kernel, namespaces, proof, uplink
 from testbed.agent.filters import Filter
 from testbed.agent.host import Host
 from testbed.agent.link_process import WireProcess
+from testbed.agent.wires import Wires
 from testbed.conditions.condition import Condition
 from testbed.errors import ConditionError
 
@@ -155,31 +155,33 @@ class Links:
 
     def __init__(self, start_wire: Callable[[], WireProcess] = WireProcess) -> None:
         self._start_wire = start_wire
-        self._wire: WireProcess | None = None
+        self._wires: Wires | None = None
         self._wanted: Wanted | None = None
         self._hosts: Mapping[str, Host] = {}
         self._touched: dict[str, str] = {}  # host -> name of its w0's other end, in the wire's namespace
         self._start: proof.Moment | None = None
         self._offsets: dict[str, int] = {}
-        self._ledger_end: int | None = None  # in bytes, since it was closed; what follows is no part of the run
 
-    def set(self, wanted: Wanted, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    def set(self, wanted: Wanted, hosts: Mapping[str, Host], wires: int = 1) -> dict[str, Any]:
         """Make the state of every link what is wanted. Returns what the wire and the kernel hold afterwards.
+
+        `wires`: how many of them, if none is there yet; never more than there are hosts that send.
 
         Raises ConditionError naming the host or link that is not in force, CapabilityError where the kernel lacks
         a part, CommandError.
         """
-        self._hosts, self._wanted, self._start, self._ledger_end = hosts, wanted, None, None
+        self._hosts, self._wanted, self._start = hosts, wanted, None
         for host in [name for name in self._touched if name not in wanted.filters]:
             self._clear(host)
-        if not wanted.links and self._wire is None:
+        if not wanted.links and self._wires is None:
             return {"links": {}, "hosts": {}}
-        wire = self._wire = self._wire or self._start_wire()
-        self._connect(wanted.filters, wire)
-        held = self._tell(wire, wanted)
+        if self._wires is None:
+            self._wires = Wires(self._start_wire, max(1, min(wires, len(wanted.filters))))
+        self._connect(wanted.filters, self._wires)
+        held = self._tell(self._wires, wanted)
         for host in wanted.filters:
             self._filter(host)
-        moment = self._baseline(wire, wanted)
+        moment = self._baseline(self._wires, wanted)
         problems = proof.not_in_force(wanted.demand, None, moment)
         if problems:
             raise ConditionError("; ".join(text for _, _, text in problems))
@@ -190,23 +192,23 @@ class Links:
             "wire": {key: value for key, value in held.items() if key != "links"},
         }
 
-    def _connect(self, hosts: Iterable[str], wire: WireProcess) -> None:
+    def _connect(self, hosts: Iterable[str], wires: Wires) -> None:
         taken = {int(peer[1:]) for peer in self._touched.values()}
         free = (number for number in count() if number not in taken)
-        made = []
+        made: dict[int, list[str]] = {}
         for host in hosts:
             if host in self._touched:
                 continue
             peer = f"h{next(free)}"
             self._touched[host] = peer  # before: half of it may be there when it goes wrong
-            uplink.create(self._hosts[host].netns, wire.pid, peer, f"connecting {host} to the wire")
-            made.append(peer)
-        uplink.raise_ends(made, wire.pid)
+            pid = wires.of(host).pid
+            uplink.create(self._hosts[host].netns, pid, peer, f"connecting {host} to the wire")
+            made.setdefault(pid, []).append(peer)
+        for pid, peers in made.items():
+            uplink.raise_ends(peers, pid)
 
-    def _tell(self, wire: WireProcess, wanted: Wanted) -> dict[str, Any]:
-        held = wire.ask(
-            "conditions", seed=wanted.seed, hosts=dict(self._touched), links=list(wanted.links.values())
-        )
+    def _tell(self, wires: Wires, wanted: Wanted) -> dict[str, Any]:
+        held = wires.conditions(wanted.seed, self._touched, wanted.links.values())
         for link, condition in wanted.conditions.items():
             has = held.get("links", {}).get(link)
             if has is None or Condition.from_json(has) != condition:
@@ -235,19 +237,19 @@ class Links:
         offload = uplink.NAME in links and uplink.has_checksum_offload(netns)
         return proof.View(tuple(seen), links, offload)
 
-    def _moment(self, wire: WireProcess, hosts: Sequence[str], before: proof.Moment | None = None) -> proof.Moment:
+    def _moment(self, wires: Wires, hosts: Sequence[str], before: proof.Moment | None = None) -> proof.Moment:
         """Read `hosts` anew; the others are as they were `before`. The filters first: the wire is behind them."""
         views = dict(before.views) if before else {}
         views |= {host: self._view(host) for host in hosts}
-        return proof.Moment(views, wire.ask("report"))
+        return proof.Moment(views, wires.report())
 
-    def _baseline(self, wire: WireProcess, wanted: Wanted) -> proof.Moment:
+    def _baseline(self, wires: Wires, wanted: Wanted) -> proof.Moment:
         """The first moment. Counts that differ already, and stay so, are what later ones are compared with."""
-        moment = self._moment(wire, list(wanted.devices))
+        moment = self._moment(wires, list(wanted.devices))
         deadline = time.monotonic() + _SETTLE_S
         while (left := proof.unread({}, moment)) and time.monotonic() < deadline:
             time.sleep(0.01)
-            moment = self._moment(wire, list(left), moment)
+            moment = self._moment(wires, list(left), moment)
             if proof.unread({}, moment) == left:
                 break
         self._offsets = proof.unread({}, moment)
@@ -258,11 +260,11 @@ class Links:
         nothing: dict[str, Any] = {"hosts": {}, "links": {}, "ring": {}}
         if self._wanted is None or not self._wanted.links:
             return {"problems": [], **nothing}
-        if self._wire is None or self._start is None:
+        if self._wires is None or self._start is None:
             text = "no condition is in force: the last attempt to set them failed"
             return {"problems": [("error", "", text)], **nothing}
         try:
-            problems, moment = self._prove(self._wire, self._wanted, self._start)
+            problems, moment = self._prove(self._wires, self._wanted, self._start)
         except ConditionError as problem:
             return {"problems": [("error", "", f"the conditions are not in force: {problem}")], **nothing}
         reported = moment.report.get("links", {})
@@ -274,32 +276,26 @@ class Links:
         }
 
     def _prove(
-        self, wire: WireProcess, wanted: Wanted, start: proof.Moment
+        self, wires: Wires, wanted: Wanted, start: proof.Moment
     ) -> tuple[list[proof.Problem], proof.Moment]:
-        for_s = _DRAIN_S + wanted.longest_stay_s
-        # What does not leave in time, it records as unasked.
-        end = wire.ask("drain", wait_s=for_s + 10, for_s=for_s)
-        self._ledger_end = end["ledger_bytes"]
-        moment = self._moment(wire, list(wanted.devices))
+        # What does not leave in time, they record as unasked.
+        counts = wires.drain(_DRAIN_S + wanted.longest_stay_s)
+        moment = self._moment(wires, list(wanted.devices))
         problems = proof.not_in_force(wanted.demand, start, moment)
         deadline = time.monotonic() + _SETTLE_S
         while not problems and (left := proof.unread(self._offsets, moment)) and time.monotonic() < deadline:
             time.sleep(0.01)
-            moment = self._moment(wire, list(left), moment)
+            moment = self._moment(wires, list(left), moment)
             problems = proof.not_in_force(wanted.demand, start, moment)
-        moment = moment.counted(end["links"])
+        moment = moment.counted(counts)
         broken = {who for _, who, _ in problems}
         lost = proof.lost_frames(wanted.demand, start, moment, self._offsets)
         return problems + [problem for problem in lost if problem[1] not in broken], moment
 
     def ledger(self, offset: int) -> tuple[bytes, int | None]:
         """A piece of the ledger, and where the next one begins; None: that was the last."""
-        if self._wire is None:
-            return b"", None
-        left = LEDGER_CHUNK if self._ledger_end is None else max(0, min(LEDGER_CHUNK, self._ledger_end - offset))
-        piece = self._wire.ledger(offset, left)
-        following = offset + len(piece)
-        return piece, following if len(piece) == LEDGER_CHUNK else None
+        piece = self._wires.ledger(offset, LEDGER_CHUNK) if self._wires is not None else b""
+        return piece, offset + len(piece) if piece else None
 
     def _clear(self, host: str) -> None:
         doing, netns = f"undoing the conditions of {host}", self._hosts[host].netns
@@ -318,9 +314,8 @@ class Links:
                 self._clear(host)
             except Exception as problem:  # whatever it is, the next host is cleaned up too
                 troubles.append(str(problem))
-        if self._wire is not None:
-            with suppress(OSError):
-                self._wire.close()
-            self._wire = None
+        if self._wires is not None:
+            self._wires.close()
+            self._wires = None
         self._wanted = self._start = None
         return troubles

@@ -98,7 +98,7 @@ class Agent:
 
     def set_conditions(self, request: Json) -> Json:
         wanted = links.decide(request["seed"], request["links"], self.hosts)
-        answer = self.links.set(wanted, self.hosts)
+        answer = self.links.set(wanted, self.hosts, request.get("wires", 1))
         self.canary, self.cpu_wait, self.run_goes_on = Canary(), CpuWait(self.hosts), True
         return answer
 

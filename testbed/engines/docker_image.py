@@ -118,7 +118,7 @@ def foreign_image(api: Api, image: str, say: Say) -> str:
 def built_image(api: Api, beside: Path, source: str, say: Say) -> str:
     """An image built from a directory with a Dockerfile, sent whole: nothing is shared with the daemon.
 
-    `beside` is the scenario's directory: nothing outside it is ever sent, also not through a link. Raises HostError
+    `beside` is the scenario's directory: nothing outside is ever sent, also not through a link. Raises HostError
     for one that lies outside or has no Dockerfile, EngineError if the build fails.
     """
     directory = beside / source

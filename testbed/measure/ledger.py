@@ -5,6 +5,7 @@ The binary stream is little-endian: MAGIC, then records, each one tag byte and w
   F  flow:  number (u32), link's number (u32), length (u16), the flow's label in UTF-8
   B  block: count (u32), then that many frames of fixed size
   E  end:   how many frames came before it in the whole stream (u64)
+Behind an end may stand another whole stream, MAGIC and all, of another wire; its numbers begin anew.
 A name comes before the first frame that uses it. E is written whenever the wire has nothing pending, and it
 must be the last record: a stream that stops anywhere else was cut off, and reading it is an error, not a
 shorter ledger. Frames stand in the order in which their fate was sealed (sent or dropped), not in which they
@@ -100,11 +101,16 @@ class _Decoder:
         self._links: list[str] = []
         self._flows: list[tuple[str, str]] = []  # (link id, label)
         self._frames: list[Frame] = []
+        self._before = 0  # frames of the streams before this one
 
     def frames(self) -> list[Frame]:
         readers = {b"L": self._link, b"F": self._flow, b"B": self._block, b"E": self._end}
         tag = b""
         while self._at < len(self._data):
+            if tag == b"E" and self._data.startswith(MAGIC, self._at):
+                self._at += len(MAGIC)
+                self._links, self._flows, self._before, tag = [], [], len(self._frames), b""
+                continue
             start, tag = self._at, self._data[self._at : self._at + 1]
             if tag not in readers:
                 raise ValueError(f"damaged ledger: no record begins with {tag!r} (byte {start})")
@@ -182,10 +188,9 @@ class _Decoder:
     def _end(self) -> None:
         at = self._at
         (count,) = self._read(_END)
-        if count != len(self._frames):
-            raise ValueError(
-                f"damaged ledger: {count} frames announced at byte {at}, {len(self._frames)} are there"
-            )
+        found = len(self._frames) - self._before
+        if count != found:
+            raise ValueError(f"damaged ledger: {count} frames announced at byte {at}, {found} are there")
 
 
 def to_json_line(frame: Frame) -> str:

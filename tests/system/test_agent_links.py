@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -260,14 +261,13 @@ def test_a_filter_that_was_away_for_a_while_is_found_by_its_count(build: Build) 
         )
 
 
-def wire_of(where: Lab) -> int:
-    """As we see it: the one child of the agent."""
+def wires_of(where: Lab) -> list[int]:
+    """As we see them: the children of the agent."""
     (agent,) = [
         int(pid) for pid in Path(f"/proc/{where.outer}/task/{where.outer}/children").read_text().split()
         if b"__main__" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]  # fmt: skip
-    (wire,) = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
-    return int(wire)
+    return [int(wire) for wire in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
 
 
 def test_when_the_wire_dies_nothing_passes_and_the_proof_says_so(build: Build) -> None:
@@ -276,7 +276,8 @@ def test_when_the_wire_dies_nothing_passes_and_the_proof_says_so(build: Build) -
         agent.hosts(plan, here.pids)
         agent.conditions(plan)
         assert len(ping(here, "a", ip_of(plan, "b"))) == 3
-        os.kill(wire_of(here), signal.SIGKILL)
+        (wire,) = wires_of(here)
+        os.kill(wire, signal.SIGKILL)
         wait_for(lambda: not made_in(here, "a")["w0"])
         assert ping(here, "a", ip_of(plan, "b")) == []
         assert len(ping(here, "a", ip_of(plan, "c"))) == 3
@@ -290,6 +291,39 @@ def test_when_the_wire_dies_nothing_passes_and_the_proof_says_so(build: Build) -
         assert agent.check()["problems"] == [
             ("error", "", "no condition is in force: the last attempt to set them failed")
         ]
+
+
+def test_several_wires_share_the_hosts_and_answer_as_one(build: Build) -> None:
+    all_pairs = {
+        f"{source}->{target} over lan": Condition(delay_ns=10_000_000, duplicate_ratio=1.0)
+        for source, target in permutations("abc", 2)
+    }
+    plan = make_plan({"lan": ["a", "b", "c"]}, all_pairs)
+    with build(plan) as here, client(here) as agent:
+        agent.hosts(plan, here.pids)
+        assert agent.conditions(plan, wires=2)["wire"]["wires"] == 2
+        assert len(wires_of(here)) == 2
+        for source, target in permutations("abc", 2):
+            assert min(ping(here, source, ip_of(plan, target))) >= 20
+        proof = agent.check()
+        assert proof["problems"] == []
+        frames = list(ledger.decode(agent.ledger()))
+        for link in all_pairs:
+            passed = [frame for frame in frames if frame.link == link]
+            assert proof["end"]["links"][link]["frames"] == len(passed) / 2 >= 6, link
+        assert proof["end"]["ring"]["rx_drops"] == 0
+        os.kill(wires_of(here)[1], signal.SIGKILL)
+        (problem,) = agent.check()["problems"]
+        assert problem[0] == "error" and re.search(r"the wire \(process \d+\) ended with status -9", problem[2])
+        carried = [len(ping(here, source, ip_of(plan, target))) for source, target in permutations("abc", 2)]
+        assert 0 in carried, "whoever sent through it is cut off"
+
+
+def test_no_more_wires_than_hosts_that_send(build: Build) -> None:
+    plan = make_plan({"lan": ["a", "b", "c"]}, PAIR)
+    with build(plan) as here, client(here) as agent:
+        agent.hosts(plan, here.pids)
+        assert agent.conditions(plan, wires=64)["wire"]["wires"] == len({link.split("->")[0] for link in PAIR})
 
 
 def test_a_condition_that_the_wire_cannot_hold_is_refused(build: Build) -> None:

@@ -130,6 +130,16 @@ def test_both_engines_lose_the_same_datagrams(docker_daemon: str, namespaces_wor
     assert sum(cause == "loss" for *_, cause in found["docker"]) > 100
 
 
+def test_two_wires_lose_the_same_datagrams_as_one(namespaces_work: None, tmp_path: Path) -> None:
+    found = []
+    for wires in ("1", "2"):
+        words = ("--engine", "namespaces", "--wires", wires, "--results", tmp_path / wires)
+        done = testbed("run", "udp-loss", *words)
+        assert done.returncode == 0, said(done)
+        found.append(fates(tmp_path / wires))
+    assert found[0] == found[1]
+
+
 def test_another_seed_loses_others(namespaces_work: None, tmp_path: Path) -> None:
     found = []
     for seed in ("1", "2"):

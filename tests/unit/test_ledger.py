@@ -54,6 +54,20 @@ def test_what_goes_in_comes_out(frames: list[Frame], pieces: int) -> None:
     assert decode(write(frames, pieces)) == frames
 
 
+@given(st.lists(st.lists(frames, max_size=10), min_size=1, max_size=4))
+def test_whole_ledgers_of_several_wires_may_follow_one_another(ledgers: list[list[Frame]]) -> None:
+    assert decode(b"".join(write(ledger) for ledger in ledgers)) == list(itertools.chain(*ledgers))
+
+
+def test_a_ledger_behind_another_is_whole_or_refused() -> None:
+    first, second = write([SENT]), write([LOST])
+    for cut in range(1, len(second)):
+        with pytest.raises(ValueError, match="ledger"):
+            decode(first + second[:cut])
+    with pytest.raises(ValueError, match="damaged"):
+        decode(first[: -len(Writer().finish()) + len(MAGIC)] + second)
+
+
 def test_an_empty_ledger_is_a_ledger() -> None:
     assert decode(Writer().finish()) == []
 
