@@ -75,12 +75,13 @@ def deployed(engine: Engine, made: Plan, wires: int = 1) -> Iterator[Lab]:
     agent = None
     try:
         agent = AgentClient(engine.open())
+        agent.prepare_wires(made, wires)
         pids = engine.up(made, agent.door)
         agent.hosts(made, pids)
         lab = Lab(engine, agent, made, up_s=time.perf_counter() - began)
         if made.links:
             began = time.perf_counter()
-            agent.conditions(made, wires)
+            agent.conditions(made)
             lab.links_s = time.perf_counter() - began
         yield lab
     finally:

@@ -175,9 +175,7 @@ class Results:
         try:
             with beside.open("w", encoding="utf-8") as file:
                 file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
+            beside.replace(path)  # no fsync: who loses power has lost the run, and dozens of them take 50 ms
         except OSError as problem:
             beside.unlink(missing_ok=True)
             what = f"writing {path}: {problem.strerror}"

@@ -160,6 +160,7 @@ class _Job:
         before_ns = time.monotonic_ns()
         hello = agent.hello()
         self.shift_ns = _shift(before_ns, hello.get("monotonic_ns", before_ns), time.monotonic_ns())
+        agent.prepare_wires(self.plan, self.runner.wires)
         self._up(engine, agent)
         described = engine.describe() | {"agent": hello}
         self.results.save_before(self.plan, self.text, self.runner._environment(described))
@@ -167,7 +168,7 @@ class _Job:
         baseline = agent.hosts(self.plan, self.pids)
         hosts, networks = len(self.plan.hosts), len(self.plan.networks)
         say(f"up in {time.monotonic() - began:.2f} s: hosts {hosts}, networks {networks}")
-        in_force = agent.conditions(self.plan, self.runner.wires)
+        in_force = agent.conditions(self.plan)
         self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
         if self.plan.links:
             say(f"conditions in force on {len(self.plan.links)} links, read back")

@@ -67,11 +67,17 @@ class AgentClient:
         ]
         return dict(self._ask("hosts", hosts=hosts)["hosts"])
 
-    def conditions(self, plan: Plan, wires: int = 1) -> dict[str, Any]:
-        """Bring every link of the plan into force. Returns {links, hosts, wire} as they hold it.
+    def prepare_wires(self, plan: Plan, number: int) -> None:
+        """Start so many processes that carry frames, if the plan has links; no more than it has hosts that send.
 
-        `wires`: how many processes carry the frames; each host has one of them for all that it sends.
+        Each host has one of them for all that it sends. They get ready while hosts are built.
         """
+        senders = len({link.source for link in plan.links})
+        if senders:
+            self._ask("wires", number=min(number, senders))
+
+    def conditions(self, plan: Plan) -> dict[str, Any]:
+        """Bring every link of the plan into force. Returns {links, hosts, wire} as they hold it."""
         nics = {(host.name, nic.network): nic for host in plan.hosts for nic in host.interfaces}
         links = [
             {
@@ -86,7 +92,7 @@ class AgentClient:
             }
             for link in plan.links
         ]
-        self._start = self._ask("conditions", seed=plan.seed, links=links, wires=wires)
+        self._start = self._ask("conditions", seed=plan.seed, links=links)
         return self._start
 
     def lookup(self, host: str, argv0: str, path: str, working_dir: str) -> str | None:

@@ -26,31 +26,31 @@ class WireProcess:
     """Lives as long as its stdin, which nobody but the agent holds: it cannot outlive us, however we end."""
 
     def __init__(self, launch: str | None = None) -> None:
-        """`launch` is Python source to run in place of our wire's, for tests. Raises ConditionError."""
+        """Started, and not awaited. `launch` is Python source to run in place of our wire's, for tests."""
         source = launch or _LAUNCH.format(str(Path(testbed.__file__).parent.parent))
         self._number = 0
         self._buffer = b""
         self._ledger = -1
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as we live
-        with tempfile.TemporaryDirectory(prefix="testbed-wire-") as directory:
-            ledger = f"{directory}/ledger"
-            self._process = subprocess.Popen(
-                [sys.executable, "-IS", "-c", source, "--ledger", ledger],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-            )
-            self.pid = self._process.pid
-            try:
-                ready = self._readline(time.monotonic() + _START_S)["ready"]
-                self.scheduler = str(ready["scheduler"])
-                # Both have it open now, and with its name gone nothing is left of it however this ends.
-                self._ledger = os.open(ledger, os.O_RDONLY | os.O_CLOEXEC)
-                if namespaces.identity(self.pid, "net") == namespaces.identity("self", "net"):
-                    raise ConditionError("the wire did not leave the agent's network namespace")
-            except BaseException:
-                self.close()
-                raise
+        self._directory = tempfile.TemporaryDirectory(prefix="testbed-wire-")
+        self._process = subprocess.Popen(
+            [sys.executable, "-IS", "-c", source, "--ledger", f"{self._directory.name}/ledger"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        self.pid = self._process.pid
+
+    def await_ready(self) -> None:
+        """Until it serves. Raises ConditionError."""
+        if self._ledger >= 0:
+            return
+        self._readline(time.monotonic() + _START_S)["ready"]
+        # Both have it open now, and with its name gone nothing is left of it however this ends.
+        self._ledger = os.open(f"{self._directory.name}/ledger", os.O_RDONLY | os.O_CLOEXEC)
+        self._directory.cleanup()
+        if namespaces.identity(self.pid, "net") == namespaces.identity("self", "net"):
+            raise ConditionError("the wire did not leave the agent's network namespace")
 
     @property
     def alive(self) -> bool:
@@ -127,6 +127,7 @@ class WireProcess:
         self._process.wait()
         self._process.stdout.close()
         self._stderr.close()
+        self._directory.cleanup()
         if self._ledger >= 0:
             os.close(self._ledger)
             self._ledger = -1

@@ -162,10 +162,13 @@ class Links:
         self._start: proof.Moment | None = None
         self._offsets: dict[str, int] = {}
 
-    def set(self, wanted: Wanted, hosts: Mapping[str, Host], wires: int = 1) -> dict[str, Any]:
-        """Make the state of every link what is wanted. Returns what the wire and the kernel hold afterwards.
+    def prepare(self, wires: int) -> None:
+        """Start so many wires, while other things are done; without this there is one, when it is needed."""
+        if self._wires is None:
+            self._wires = Wires(self._start_wire, wires)
 
-        `wires`: how many of them, if none is there yet; never more than there are hosts that send.
+    def set(self, wanted: Wanted, hosts: Mapping[str, Host]) -> dict[str, Any]:
+        """Make the state of every link what is wanted. Returns what the wire and the kernel hold afterwards.
 
         Raises ConditionError naming the host or link that is not in force, CapabilityError where the kernel lacks
         a part, CommandError.
@@ -176,7 +179,8 @@ class Links:
         if not wanted.links and self._wires is None:
             return {"links": {}, "hosts": {}}
         if self._wires is None:
-            self._wires = Wires(self._start_wire, max(1, min(wires, len(wanted.filters))))
+            self._wires = Wires(self._start_wire, 1)
+        self._wires.await_ready()
         self._connect(wanted.filters, self._wires)
         held = self._tell(self._wires, wanted)
         for host in wanted.filters:

@@ -46,6 +46,7 @@ class Agent:
         return {
             "hello": self.hello,
             "door": self.door,
+            "wires": self.prepare_wires,
             "hosts": self.set_hosts,
             "conditions": self.set_conditions,
             "lookup": self.lookup,
@@ -75,10 +76,14 @@ class Agent:
             shut[bridge] = filters.shut_door(bridge)
         return {"bridges": shut}
 
+    def prepare_wires(self, request: Json) -> Json:
+        self.links.prepare(request["number"])
+        return {}
+
     def set_hosts(self, request: Json) -> Json:
         """A whole state: the hosts of before are forgotten, and with them their conditions."""
         wanted = [Host.from_json(data) for data in request["hosts"]]
-        troubles = self._forget_hosts()
+        troubles = self._forget_hosts() if self.hosts else []
         if troubles:
             raise EngineError("forgetting the hosts of before: " + "; ".join(troubles))
         seen = {}
@@ -98,7 +103,7 @@ class Agent:
 
     def set_conditions(self, request: Json) -> Json:
         wanted = links.decide(request["seed"], request["links"], self.hosts)
-        answer = self.links.set(wanted, self.hosts, request.get("wires", 1))
+        answer = self.links.set(wanted, self.hosts)
         self.canary, self.cpu_wait, self.run_goes_on = Canary(), CpuWait(self.hosts), True
         return answer
 

@@ -19,7 +19,7 @@ _ANSWER_S = 30.0
 
 class Wires:
     def __init__(self, start: Callable[[], WireProcess], number: int) -> None:
-        """Raises ConditionError for one that does not start; then none is left."""
+        """So many of them, at once and not awaited: starting one takes a tenth of a second. Raises OSError."""
         self._wires: list[WireProcess] = []
         self._number_of: dict[str, int] = {}  # by sending host; for good, because its counts are there
         self._sizes: list[int] | None = None  # of each one's ledger, since they were closed
@@ -29,6 +29,11 @@ class Wires:
         except BaseException:
             self.close()
             raise
+
+    def await_ready(self) -> None:
+        """Until they serve. Raises ConditionError."""
+        for wire in self._wires:
+            wire.await_ready()
 
     def of(self, host: str) -> WireProcess:
         """The one that carries what this host sends."""

@@ -241,6 +241,9 @@ class _FakeChannel:
     def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"version": "fake", "fate": FATE_VERSION}
 
+    def _wires(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
     def _hosts(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"hosts": {host["name"]: {} for host in request["hosts"]}}
 

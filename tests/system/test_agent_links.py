@@ -300,8 +300,9 @@ def test_several_wires_share_the_hosts_and_answer_as_one(build: Build) -> None:
     }
     plan = make_plan({"lan": ["a", "b", "c"]}, all_pairs)
     with build(plan) as here, client(here) as agent:
+        agent.prepare_wires(plan, 2)
         agent.hosts(plan, here.pids)
-        assert agent.conditions(plan, wires=2)["wire"]["wires"] == 2
+        assert agent.conditions(plan)["wire"]["wires"] == 2
         assert len(wires_of(here)) == 2
         for source, target in permutations("abc", 2):
             assert min(ping(here, source, ip_of(plan, target))) >= 20
@@ -322,8 +323,9 @@ def test_several_wires_share_the_hosts_and_answer_as_one(build: Build) -> None:
 def test_no_more_wires_than_hosts_that_send(build: Build) -> None:
     plan = make_plan({"lan": ["a", "b", "c"]}, PAIR)
     with build(plan) as here, client(here) as agent:
+        agent.prepare_wires(plan, 64)
         agent.hosts(plan, here.pids)
-        assert agent.conditions(plan, wires=64)["wire"]["wires"] == len({link.split("->")[0] for link in PAIR})
+        assert agent.conditions(plan)["wire"]["wires"] == len({link.split("->")[0] for link in PAIR})
 
 
 def test_a_condition_that_the_wire_cannot_hold_is_refused(build: Build) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import testbed.results
 from testbed.errors import HostError
 from testbed.measure.records import Frame, LinkProof, ProgramRecord, Records
 from testbed.plan import Plan, plan
@@ -132,11 +135,13 @@ def test_writing_where_nobody_may_write_says_what_to_try(tmp_path: Path) -> None
 def test_no_half_written_file_is_ever_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, _, records = a_run(tmp_path)
     before = (results.path / "run.json").read_text()
+    pieces = testbed.results._readable
 
-    def full(_: int) -> None:
+    def full(value: Any, levels: int) -> Iterator[str]:
+        yield next(pieces(value, levels))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("testbed.results._readable", full)
     with pytest.raises(HostError, match="No space left"):
         results.save_records(records)
     assert (results.path / "run.json").read_text() == before
