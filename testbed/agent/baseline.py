@@ -1,7 +1,7 @@
 """The baseline of a host: interfaces, routes, neighbours and sysctls set as the plan has them, and read back.
 
-Only what differs is written, so that a host which its engine made right is only looked at. What `ip` would be told
-(`*_commands`) and what is wrong (`differences`) are pure functions of what was read.
+Of links, addresses and routes only what differs is written. What `ip` is told (`*_commands`), what is added
+(`additions`) and what is wrong (`differences`) are pure functions of what was read.
 
 IPv6 is wholly the agent's, because a kernel gives itself addresses and speaks up unasked: the sysctls come first
 and make it quiet, then each interface of a dual network gets its address and the link-local one of its MAC, both
@@ -30,16 +30,22 @@ def apply(host: Host) -> dict[str, Any]:
     Raises ConditionError for what is still not as asked, CommandError for what the kernel refused.
     """
     doing = f"setting up {host.name}"
-    seen = _read(host)
-    links = link_commands(host, seen)
-    namespaces.batch("ip", links, host.netns, doing)
-    sysctls = _write_sysctls(host)
-    if host.dual:
-        namespaces.batch("ip", address_commands(host, _read(host)), host.netns, doing)
-    if links or host.dual:
-        seen = _read(host)
-    namespaces.batch("ip", table_commands(host, seen), host.netns, doing)
-    seen = _read(host) | {"sysctls": sysctls}
+    with kernel.of(host.netns, doing) as now:
+        seen = _read(now, host)
+        links = link_commands(host, seen)
+        namespaces.batch("ip", links, host.netns, doing)
+        sysctls = _write_sysctls(host)
+        if host.dual:
+            namespaces.batch("ip", address_commands(host, _read(now, host)), host.netns, doing)
+        if links or host.dual:
+            seen = _read(now, host)
+        namespaces.batch("ip", removals(host, seen), host.netns, doing)
+        now.add(*additions(host, seen))
+        seen = _read(now, host, neighbours=True)
+        if foreign := removals(host, seen):
+            namespaces.batch("ip", foreign, host.netns, doing)
+            seen = _read(now, host, neighbours=True)
+    seen["sysctls"] = sysctls
     wrong = differences(host, seen)
     if wrong:
         raise ConditionError(f"{host.name} is not as planned: " + "; ".join(wrong))
@@ -47,17 +53,16 @@ def apply(host: Host) -> dict[str, Any]:
     return _readable(host, seen)
 
 
-def _read(host: Host) -> dict[str, Any]:
-    doing = f"reading the state of {host.name}"
-    with kernel.of(host.netns, doing) as now:
-        links, routes = now.addresses(), now.routes(socket.AF_INET, kernel.MAIN)
-        neighbours = now.permanent_neighbours()
-        if host.dual:
-            main = now.routes(socket.AF_INET6, kernel.MAIN)
-            routes += [route | {"dst": "::/0"} if route["dst"] == "default" else route for route in main]
-            local = now.routes(socket.AF_INET6, kernel.LOCAL)
-            routes += [route for route in local if route["dst"] == _GROUPS6]
-    return {"links": links, "routes": routes, "neighbours": neighbours, "sysctls": {}}
+def _read(now: kernel.Kernel, host: Host, neighbours: bool = False) -> dict[str, Any]:
+    links, routes = now.addresses(), now.routes(socket.AF_INET, kernel.MAIN)
+    if host.dual:
+        main = now.routes(socket.AF_INET6, kernel.MAIN)
+        routes += [route | {"dst": "::/0"} if route["dst"] == "default" else route for route in main]
+        local = now.routes(socket.AF_INET6, kernel.LOCAL)
+        routes += [route for route in local if route["dst"] == _GROUPS6]
+    families = (socket.AF_INET, socket.AF_INET6) if host.dual else (socket.AF_INET,)
+    known = now.permanent_neighbours(*families) if neighbours else []
+    return {"links": links, "routes": routes, "neighbours": known, "sysctls": {}}
 
 
 def link_commands(host: Host, seen: dict[str, Any]) -> list[str]:
@@ -123,22 +128,29 @@ def _not_valid(address: dict[str, Any]) -> str:
     return next((word for word in ("dadfailed", "tentative") if address.get(word)), "")
 
 
-def table_commands(host: Host, seen: dict[str, Any]) -> list[str]:
-    """Routes of the main table and permanent neighbours: what is too much goes, what is missing comes."""
-    extra, missing = _routes(host, seen)
+def removals(host: Host, seen: dict[str, Any]) -> list[str]:
+    """Routes of the main table and permanent neighbours that are too much."""
+    extra, _ = _routes(host, seen)
     commands = [f"route del {_route_words(route)} table {_table(route['dst'])}" for route in extra]
-    for to, dev, src in missing:
-        what = f"multicast {to} metric {_GROUPS6_METRIC}" if to == _GROUPS6 else to
-        commands.append(f"route add {what} dev {dev}" + (f" src {src}" if src else "") + f" table {_table(to)}")
-    have = _neighbours(host, seen)
-    want = {(entry.ip, entry.dev): entry.mac for entry in host.neighbours}
-    commands += [f"neigh del {ip} dev {dev}" for ip, dev in have if (ip, dev) not in want]
-    commands += [
-        f"neigh replace {ip} lladdr {mac} nud permanent dev {dev}"
-        for (ip, dev), mac in want.items()
-        if have.get((ip, dev)) != mac
+    want = {(entry.ip, entry.dev) for entry in host.neighbours}
+    return commands + [f"neigh del {ip} dev {dev}" for ip, dev in _neighbours(host, seen) if (ip, dev) not in want]
+
+
+def additions(host: Host, seen: dict[str, Any]) -> tuple[list[kernel.Route], list[kernel.Neighbour]]:
+    """Routes and permanent neighbours that are missing, or are there with another value."""
+    _, missing = _routes(host, seen)
+    routes = [
+        kernel.Route(to, dev, src, kernel.LOCAL, multicast=True, metric=_GROUPS6_METRIC)
+        if to == _GROUPS6
+        else kernel.Route(to, dev, src)
+        for to, dev, src in missing
     ]
-    return commands
+    have = _neighbours(host, seen)
+    return routes, [
+        kernel.Neighbour(entry.ip, entry.mac, entry.dev)
+        for entry in host.neighbours
+        if have.get((entry.ip, entry.dev)) != entry.mac
+    ]
 
 
 def differences(host: Host, seen: dict[str, Any]) -> list[str]:

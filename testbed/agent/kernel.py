@@ -1,4 +1,4 @@
-"""What the kernel holds of a network namespace, in the words of `ip -j -d -s` and `tc -j -s`.
+"""What the kernel holds of a network namespace, in the words of `ip -j -d -s` and `tc -j -s`, and adding to it.
 
 The same words, so that a person can compare, and a test does. Source of the numbers: linux/rtnetlink.h, if_link.h,
 if_addr.h, neighbour.h, pkt_cls.h, gen_stats.h and tc_act/tc_mirred.h.
@@ -6,16 +6,18 @@ if_addr.h, neighbour.h, pkt_cls.h, gen_stats.h and tc_act/tc_mirred.h.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from testbed.agent import netlink
-from testbed.agent.netlink import Questions, attributes, text, u32
+from testbed.agent.netlink import ONLY_NEW, REPLACE, Questions, Request, attribute, attributes, text, u32
 from testbed.errors import EngineError
 
+_RTM_NEWROUTE, _RTM_NEWNEIGH = 24, 28
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_GETNEIGH, _RTM_GETQDISC, _RTM_GETTFILTER = 18, 22, 26, 30, 38, 46
 MAIN, LOCAL = 254, 255  # tables of routes
 SIDES = {"egress": 0xFFFFFFF3, "ingress": 0xFFFFFFF2}  # the two hooks of a clsact qdisc, as parents of filters
@@ -35,6 +37,8 @@ _ROUTE_TYPES = (
     "unspec unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat xresolve".split()
 )
 _ROUTE_PROTOCOLS = {0: "unspec", 1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
+_UNICAST, _MULTICAST = _ROUTE_TYPES.index("unicast"), _ROUTE_TYPES.index("multicast")
+_BOOT, _UNIVERSE, _LINK = 3, 0, 253  # RTPROT_BOOT, as `ip route add` has it, and two scopes
 _ETH_P_ALL = 0x0003
 _DIRECT_ACTION = 1
 _CONTROL = {0: "pass", 1: "reclassify", 2: "drop", 3: "pipe", 4: "stolen", 7: "redirect"}
@@ -44,6 +48,25 @@ _MIRRED = {
     3: ("redirect", "ingress"),
     4: ("mirror", "ingress"),
 }
+
+
+class Route(NamedTuple):
+    """One to be added, to what is on the link."""
+
+    to: str  # "224.0.0.0/4"
+    dev: str
+    src: str | None = None
+    table: int = MAIN
+    multicast: bool = False
+    metric: int | None = None
+
+
+class Neighbour(NamedTuple):
+    """A permanent one to be added, or put in the place of another."""
+
+    ip: str
+    mac: str
+    dev: str
 
 
 @contextmanager
@@ -57,7 +80,7 @@ class Kernel:
     """Answers of one network namespace. The names of its interfaces are read once."""
 
     def __init__(self, questions: Questions) -> None:
-        self._ask = questions.dump
+        self._ask, self._do = questions.dump, questions.do
         self._names: dict[int, str] = {}
 
     def links(self) -> list[dict[str, Any]]:
@@ -112,14 +135,32 @@ class Kernel:
             found.append(route)
         return found
 
-    def permanent_neighbours(self) -> list[dict[str, Any]]:
-        """Of both families: dst, dev, lladdr, state."""
+    def add(self, routes: Iterable[Route], neighbours: Iterable[Neighbour]) -> None:
+        """Raises EngineError naming what the kernel refuses, also a route that is there already."""
+        self._need_names()
+        indexes = {name: index for index, name in self._names.items()}
+        requests = [
+            Request(_RTM_NEWROUTE, ONLY_NEW, _new_route(route, indexes), f"adding {route}") for route in routes
+        ]
+        for neighbour in neighbours:
+            body = _new_neighbour(neighbour, indexes)
+            requests.append(Request(_RTM_NEWNEIGH, REPLACE, body, f"adding {neighbour}"))
+        self._do(requests)
+
+    def permanent_neighbours(self, *families: int) -> list[dict[str, Any]]:
+        """Of AF_INET, AF_INET6: dst, dev, lladdr, state.
+
+        The kernel looks through the neighbours of all its namespaces to answer, so it is not asked without need.
+        """
         self._need_names()
         found = []
-        for body in self._ask(_RTM_GETNEIGH, _NEIGH.pack(0, 0, 0, 0, 0)):
+        bodies = [
+            body for family in families for body in self._ask(_RTM_GETNEIGH, _NEIGH.pack(family, 0, 0, 0, 0))
+        ]
+        for body in bodies:
             family, index, state, _, _ = _NEIGH.unpack_from(body)
             values = attributes(body, _NEIGH.size)
-            if state & _PERMANENT and 1 in values and family in (socket.AF_INET, socket.AF_INET6):
+            if state & _PERMANENT and 1 in values and family in families:
                 neighbour = {"dst": _ip(family, values[1]), "dev": self._name(index), "state": ["PERMANENT"]}
                 found.append(neighbour | ({"lladdr": _mac(values[2])} if 2 in values else {}))
         return found
@@ -195,6 +236,25 @@ class Kernel:
 
     def _name(self, index: int) -> str:
         return self._names.get(index, f"if{index}")
+
+
+def _new_route(route: Route, indexes: Mapping[str, int]) -> bytes:
+    to = ipaddress.ip_network(route.to)
+    family = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    kind = _MULTICAST if route.multicast else _UNICAST
+    scope = _LINK if to.version == 4 else _UNIVERSE
+    body = _ROUTE.pack(family, to.prefixlen, 0, 0, route.table, _BOOT, scope, kind, 0)
+    body += attribute(1, to.network_address.packed) if to.prefixlen else b""
+    body += attribute(4, struct.pack("=I", indexes.get(route.dev, 0)))
+    body += attribute(7, socket.inet_pton(family, route.src)) if route.src else b""
+    return body + (attribute(6, struct.pack("=I", route.metric)) if route.metric is not None else b"")
+
+
+def _new_neighbour(neighbour: Neighbour, indexes: Mapping[str, int]) -> bytes:
+    family = socket.AF_INET6 if ":" in neighbour.ip else socket.AF_INET
+    body = _NEIGH.pack(family, indexes.get(neighbour.dev, 0), _PERMANENT, 0, 0)
+    body += attribute(1, socket.inet_pton(family, neighbour.ip))
+    return body + attribute(2, bytes.fromhex(neighbour.mac.replace(":", "")))
 
 
 def _link(body: bytes) -> dict[str, Any]:

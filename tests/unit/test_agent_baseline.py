@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from testbed.agent import baseline
+from testbed.agent import baseline, kernel
 from testbed.agent.host import Host, Neighbour, Nic, Route
 from testbed.errors import ConditionError
 
@@ -62,7 +62,8 @@ def right() -> dict[str, Any]:
 
 def test_a_host_that_is_right_is_left_alone() -> None:
     assert baseline.link_commands(host(), right()) == []
-    assert baseline.table_commands(host(), right()) == []
+    assert baseline.removals(host(), right()) == []
+    assert baseline.additions(host(), right()) == ([], [])
     assert baseline.differences(host(), right()) == []
 
 
@@ -107,11 +108,11 @@ def test_routes_too_many_and_too_few() -> None:
         *seen["routes"][:3],
         {"type": "blackhole", "dst": "10.0.0.0/8", "flags": []},
     ]
-    assert baseline.table_commands(host(), seen) == [
+    assert baseline.removals(host(), seen) == [
         "route del default via 198.18.0.1 dev eth0 metric 100 table main",
         "route del blackhole 10.0.0.0/8 table main",
-        "route add 255.255.255.255/32 dev eth0 table main",
     ]
+    assert baseline.additions(host(), seen) == ([kernel.Route("255.255.255.255/32", "eth0")], [])
     assert baseline.differences(host(), seen) == [
         "a route that is not in the plan: default via 198.18.0.1 dev eth0 metric 100",
         "a route that is not in the plan: blackhole 10.0.0.0/8",
@@ -123,19 +124,15 @@ def test_a_route_with_another_source_is_another_route() -> None:
     wanted = host(routes=(Route("10.0.0.0/8", "eth0", "198.18.0.2"),))
     seen = right()
     seen["routes"] = [*seen["routes"][:2], route("10.0.0.0/8", prefsrc="198.18.1.2")]
-    assert baseline.table_commands(wanted, seen) == [
-        "route del 10.0.0.0/8 dev eth0 table main",
-        "route add 10.0.0.0/8 dev eth0 src 198.18.0.2 table main",
-    ]
+    assert baseline.removals(wanted, seen) == ["route del 10.0.0.0/8 dev eth0 table main"]
+    assert baseline.additions(wanted, seen) == ([kernel.Route("10.0.0.0/8", "eth0", "198.18.0.2")], [])
 
 
 def test_a_route_by_a_gateway_is_not_the_planned_one() -> None:
     seen = right()
     seen["routes"][2]["gateway"] = "198.18.0.9"
-    assert baseline.table_commands(host(), seen) == [
-        "route del 224.0.0.0/4 via 198.18.0.9 dev eth0 table main",
-        "route add 224.0.0.0/4 dev eth0 table main",
-    ]
+    assert baseline.removals(host(), seen) == ["route del 224.0.0.0/4 via 198.18.0.9 dev eth0 table main"]
+    assert baseline.additions(host(), seen) == ([kernel.Route("224.0.0.0/4", "eth0")], [])
 
 
 def test_the_kernels_own_route_may_stand_in_the_plan_too() -> None:
@@ -149,7 +146,7 @@ def test_the_kernels_own_route_may_stand_in_the_plan_too() -> None:
 def test_a_route_that_the_kernel_made_for_a_foreign_address_goes() -> None:
     seen = right()
     seen["routes"].append(route("172.17.0.0/16", protocol="kernel", scope="link", prefsrc="172.17.0.2"))
-    assert baseline.table_commands(host(), seen) == ["route del 172.17.0.0/16 dev eth0 table main"]
+    assert baseline.removals(host(), seen) == ["route del 172.17.0.0/16 dev eth0 table main"]
 
 
 def test_neighbours() -> None:
@@ -159,10 +156,8 @@ def test_neighbours() -> None:
         {"dst": "198.18.0.77", "dev": "eth0", "lladdr": "aa:aa:aa:aa:aa:ab", "state": ["PERMANENT"]},
         {"dst": "198.18.0.78", "dev": "eth0", "state": ["FAILED"]},
     ]
-    assert baseline.table_commands(host(), seen) == [
-        "neigh del 198.18.0.77 dev eth0",
-        f"neigh replace {PEER} lladdr {PEER_MAC} nud permanent dev eth0",
-    ]
+    assert baseline.removals(host(), seen) == ["neigh del 198.18.0.77 dev eth0"]
+    assert baseline.additions(host(), seen) == ([], [kernel.Neighbour(PEER, PEER_MAC, "eth0")])
     assert baseline.differences(host(), seen) == [
         f"neighbour {PEER} dev eth0 was to be {PEER_MAC} and is aa:aa:aa:aa:aa:aa",
         "neighbour 198.18.0.77 dev eth0 was to be absent and is aa:aa:aa:aa:aa:ab",
@@ -270,7 +265,8 @@ def test_the_link_local_address_is_the_macs() -> None:
 
 def test_a_dual_host_that_is_right_is_left_alone() -> None:
     assert baseline.address_commands(dual_host(), dual_right()) == []
-    assert baseline.table_commands(dual_host(), dual_right()) == []
+    assert baseline.removals(dual_host(), dual_right()) == []
+    assert baseline.additions(dual_host(), dual_right()) == ([], [])
     assert baseline.differences(dual_host(), dual_right()) == []
 
 
@@ -300,12 +296,13 @@ def test_ipv6_routes_too_many_and_too_few() -> None:
         route("ff00::/8", "eth1", type="multicast", metric=1),
         route("fe80::/64", "eth1", protocol="kernel", metric=256),
     ]
-    assert baseline.table_commands(dual_host(), seen) == [
+    assert baseline.removals(dual_host(), seen) == [
         "route del ::/0 via 2001:2::1 dev eth0 metric 1024 table main",
         "route del multicast ff00::/8 dev eth1 metric 1 table local",
         "route del fe80::/64 dev eth1 metric 256 table main",
-        "route add multicast ff00::/8 metric 1 dev eth0 table local",
     ]
+    groups = kernel.Route("ff00::/8", "eth0", None, kernel.LOCAL, multicast=True, metric=1)
+    assert baseline.additions(dual_host(), seen) == ([groups], [])
     assert "no route ff00::/8 dev eth0" in baseline.differences(dual_host(), seen)
 
 
@@ -338,9 +335,7 @@ def test_an_address_that_cannot_be_used_yet_is_a_difference(word: str) -> None:
 def test_an_ipv6_neighbour_is_a_neighbour() -> None:
     seen = dual_right()
     del seen["neighbours"][-1]
-    assert baseline.table_commands(dual_host(), seen) == [
-        f"neigh replace {PEER6} lladdr {PEER_MAC} nud permanent dev eth0"
-    ]
+    assert baseline.additions(dual_host(), seen) == ([], [kernel.Neighbour(PEER6, PEER_MAC, "eth0")])
     assert baseline.differences(dual_host(), seen) == [
         f"neighbour {PEER6} dev eth0 was to be {PEER_MAC} and is absent"
     ]
