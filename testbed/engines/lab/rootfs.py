@@ -145,19 +145,38 @@ def copy_public(source: Path, target: Path) -> None:
     So a host of root sees what a host of an ordinary user sees. What vanishes meanwhile is left out.
     """
     target.mkdir(exist_ok=True)
+    _copy_entries(str(source), str(target))
+
+
+def _copy_entries(source: str, target: str) -> None:
+    """With os and not pathlib, which takes twice the time: there are a thousand files, and every run waits."""
     for entry in os.scandir(source):
-        copy = target / entry.name
+        copy = f"{target}/{entry.name}"
         try:
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
-                copy.symlink_to(Path(entry.path).readlink())
+                os.symlink(os.readlink(entry.path), copy)  # noqa: PTH115, PTH211
             elif stat.S_ISDIR(mode) and mode & 0o005 == 0o005:
-                copy_public(Path(entry.path), copy)
+                os.mkdir(copy)  # noqa: PTH102
+                _copy_entries(entry.path, copy)
             elif stat.S_ISREG(mode) and mode & 0o004:
-                shutil.copyfile(entry.path, copy)
-                copy.chmod(stat.S_IMODE(mode) & 0o755)
+                _copy_file(entry.path, copy, stat.S_IMODE(mode) & 0o755)
         except (FileNotFoundError, PermissionError):
             continue
+
+
+def _copy_file(source: str, target: str, mode: int) -> None:
+    reading = os.open(source, os.O_RDONLY)
+    try:
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            while data := os.read(reading, 1 << 20):
+                while data:
+                    data = data[os.write(writing, data) :]
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
 
 
 def install_programs(programs: Path, target: Path, python: str) -> None:
