@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import select
 import secrets
 import shutil
 import socket
@@ -210,7 +211,7 @@ class NamespacesEngine:
             self._lifeline = None
         try:
             if self._launcher is not None:
-                self._launcher.wait(DOWN_S)
+                _await_end(self._launcher, DOWN_S)
                 self._launcher = None
         except subprocess.TimeoutExpired as problem:
             text = f"ending lab {self.lab}: some of it is still there after {DOWN_S:g} s"
@@ -277,6 +278,19 @@ class _Channel:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
         self._lines.close()
         self._socket.close()
+
+
+def _await_end(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """At the moment when it ends: `wait` with a timeout looks every 50 ms. Raises subprocess.TimeoutExpired."""
+    if process.poll() is None:
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(timeout_s * 1000)
+        finally:
+            os.close(descriptor)
+    process.wait(0)
 
 
 def up_request(plan: Plan) -> dict[str, Any]:
