@@ -10,8 +10,8 @@ import io
 import json
 import os
 import re
-import select
 import secrets
+import select
 import shutil
 import socket
 import subprocess
