@@ -271,9 +271,7 @@ def clean() -> None:
         click.echo(f"removed {line}")
     if unreachable:
         click.echo(f"docker: nothing looked at: {unreachable}", err=True)
-    click.echo(
-        f"{len(removed)} leftovers removed; bare namespaces leave none: the kernel ends them with their run"
-    )
+    click.echo(f"{len(removed)} leftovers removed; bare namespaces leave nothing else, they end with their run")
 
 
 @cli.command()

@@ -6,9 +6,11 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed import groups
 from testbed.errors import TestbedError
 from testbed.measure.records import Records
 from testbed.scenario import parse
@@ -37,7 +39,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """One finding after the other; the engines last, each by bringing up a lab and tearing it down."""
+    """One finding after the other; at last each engine, by bringing a lab up and tearing it down, and limits."""
     yield Finding(True, "kernel", f"{platform.system()} {platform.release()}, Python {platform.python_version()}")
     for command, package in (("ip", "iproute2"), ("tc", "iproute2")):
         path = shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -45,6 +47,7 @@ def examine() -> Iterator[Finding]:
         yield Finding(path is not None, f"command {command}", path or "not on PATH", remedy)
     yield _docker()
     yield _namespaces()
+    yield _limits()
 
 
 def sweep() -> tuple[list[str], str]:
@@ -53,11 +56,12 @@ def sweep() -> tuple[list[str], str]:
     from testbed.engines.docker_client import api_closed, connect
     from testbed.engines.docker_owner import sweep as sweep_dead
 
+    removed = [f"control group {group}" for group in groups.leftovers()]
     answers, why = daemon_answers()
     if not answers:
-        return [], why
+        return removed, why
     with api_closed(connect()) as api:
-        return sweep_dead(api), ""
+        return removed + sweep_dead(api), ""
 
 
 def _docker() -> Finding:
@@ -83,6 +87,19 @@ def _namespaces() -> Finding:
             True, "engine namespaces", f"a lab of two hosts came up, ran and went, as {who}", engine=True
         )
     return Finding(False, "engine namespaces", reason, _namespaces_remedy(), engine=True)
+
+
+def _limits() -> Finding:
+    """Whether hosts on bare namespaces have limits of their own: that takes control groups one may write."""
+    made = groups.make(f"lab-doctor-{os.getpid()}")
+    with suppress(OSError):
+        made.remove()
+    what = "limits of hosts on namespaces"
+    if not made.why_not:
+        return Finding(True, what, "memory and processes of each host, by control groups")
+    others = "" if os.geteuid() == 0 else ", and of processes only one for all hosts together"
+    why = f"none of memory{' or processes' if os.geteuid() == 0 else others}: {made.why_not}"
+    return Finding(False, what, why, "run it as root where control groups are mounted and can be written")
 
 
 def _try_namespaces() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from testbed.expect.evaluate import Evaluator
-from testbed.expect.evidence import Evidence, died, ending
+from testbed.expect.evidence import Evidence, died
 from testbed.expect.grammar import GrammarError, parse
 from testbed.expect.names import Names, Unknown, exits_named
 from testbed.expect.syntax import Parsed
@@ -172,7 +172,7 @@ class _Court:
         unsupported = self.evidence.report(program).unsupported
         if unsupported and not died(program, record):
             return "skip", f"{program.id} says: {unsupported}"
-        how = f"{program.id} {ending(program, record)}"
+        how = f"{program.id} {self.evidence.ending(program)}"
         if program.kind == "run":
             good = record.exit == 0 and not record.stopped
             return ("pass", how) if good else ("fail", f"{how}{_last_words(record.stderr)}")

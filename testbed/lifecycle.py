@@ -41,6 +41,7 @@ class _Life:
     stop_sent_ns: int | None = None
     killed: bool = False
     timed_out: bool = False
+    flooded: bool = False
     why_blocked: str = ""
 
 
@@ -71,17 +72,22 @@ class Lifecycle:
         if life.state == "running":
             life.state, life.record.ready_ns = "ready", now_ns
 
+    def flooded(self, id: str) -> None:
+        """It has written more than is kept of a program's output: however it ends, that is how it failed."""
+        self._lives[id].flooded = True
+
     def ended(self, id: str, exit: int | str, now_ns: int) -> None:
         """`now_ns` is when it ended, not when we saw it: what we did in between was done to nobody."""
         life = self._lives[id]
         record, began_ns = life.record, life.record.started_ns or 0
         record.ended_ns = now_ns
         late = life.timed_out and now_ns - began_ns > life.program.timeout_ns
-        record.exit = "timeout" if late else exit
-        if life.stop_sent_ns is not None and now_ns < life.stop_sent_ns:
+        record.exit = "flood" if life.flooded else "timeout" if late else exit
+        if life.flooded or (life.stop_sent_ns is not None and now_ns < life.stop_sent_ns):
             record.stopped = False
         if life.program.kind == "serve" and life.state == "running" and not record.never_ready:
-            record.never_ready = f"it ended with {exit} before it was ready"
+            why = "wrote more output than is kept" if life.flooded else f"ended with {exit}"
+            record.never_ready = f"it {why} before it was ready"
         life.state = "ended"
 
     # what to ask about
@@ -121,7 +127,7 @@ class Lifecycle:
         """All that has to be done now. Each action is given once."""
         if not self.stopping:
             self._settle(now_ns)
-        actions: list[Action] = []
+        actions = [a for life in self._lives.values() for a in self._dam(life, now_ns)]
         if self.stopping:
             actions += [a for life in self._lives.values() for a in self._end(life, now_ns)]
         else:
@@ -174,6 +180,13 @@ class Lifecycle:
         if event == "ready":
             return record.ready_ns is not None
         return state == "ended" and record.exit == 0
+
+    def _dam(self, life: _Life, now_ns: int) -> list[Action]:
+        """Who floods us is not asked to end, which takes time, but killed."""
+        if not life.flooded or life.killed or life.state not in ("running", "ready"):
+            return []
+        life.killed, life.stop_sent_ns = True, now_ns
+        return [Signal(life.program.id, "KILL", tree=True)]
 
     def _overdue(self, life: _Life, now_ns: int) -> list[Action]:
         """A `run` beyond its timeout gets SIGTERM, and SIGKILL after its grace period."""

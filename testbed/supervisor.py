@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 from testbed.engines.api import Command, Engine, Process
 from testbed.errors import CommandNotFound, EngineError
 from testbed.lifecycle import Lifecycle, Signal, Start
+from testbed.limits import OUTPUT_BYTES
 from testbed.measure.records import ProgramRecord
 from testbed.packages import install
 from testbed.plan.types import Plan, Program
@@ -35,18 +36,26 @@ class Hands(Protocol):
 
 
 class Output:
-    """One stream of one program: appended to its file as it comes, and searched until the program is ready."""
+    """One stream of one program: appended to its file as it comes, up to a limit.
 
-    def __init__(self, path: Path) -> None:
+    While it is `searched`, until the program is ready, it is kept in memory too.
+    """
+
+    def __init__(self, path: Path, searched: bool = False, limit_bytes: int = OUTPUT_BYTES) -> None:
         self._file: BinaryIO = path.open("ab", buffering=0)
         self._seen = bytearray()
-        self._searched = True
+        self._searched = searched
+        self._room = limit_bytes
         self._lock = threading.Lock()
+        self.flooded = False  # there was more than the limit: what is kept is the beginning
 
     def write(self, data: bytes) -> None:
         """Raises OSError for what does not fit, also if a part did: a full disk takes some and says nothing."""
         with self._lock:
             if not self._file.closed:
+                self.flooded = self.flooded or len(data) > self._room
+                data = data[: self._room]
+                self._room -= len(data)
                 left = memoryview(data)
                 while left:
                     left = left[self._file.write(left) :]
@@ -119,7 +128,8 @@ class Supervisor:
         return Command(argv, program.environment, program.working_dir, program.user, stdin)
 
     def _start(self, program: Program) -> None:
-        out, err = (Output(self._results.output(program.id, stream)) for stream in ("stdout", "stderr"))
+        out = Output(self._results.output(program.id, "stdout"), searched=program.kind == "serve")
+        err = Output(self._results.output(program.id, "stderr"))
         self._outputs[program.id] = out, err
         command = self._command(program, program.argv, self._stdin.get(program.id, b""))
         process = self._engine.start(program.host, command, out.write, err.write)
@@ -150,8 +160,11 @@ class Supervisor:
                 self._say(f"{program.id} ready")
         for program in self._life.in_state("running", "ready"):
             process = self._processes[program.id]
-            if process.exit is not None:
-                self._life.ended(program.id, process.exit, process.ended_ns or now_ns)
+            exit = process.exit  # first: once it is known, all output has come
+            if any(output.flooded for output in self._outputs[program.id]):
+                self._life.flooded(program.id)
+            if exit is not None:
+                self._life.ended(program.id, exit, process.ended_ns or now_ns)
                 self._say(f"{program.id} ended: {self._life.records[program.id].exit}")
         for id, why in self._life.blocked().items():
             if id not in self._reported:

@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from testbed import groups
 
 # Two noisy cores: how long one example takes says nothing about the code.
 settings.register_profile("testbed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -72,6 +75,13 @@ def namespace_mounts() -> set[str]:
     return {line.split()[1] for line in lines if line.split()[2] == "nsfs"}
 
 
+def dead_groups() -> set[str]:
+    """Control groups of labs that have ended, where this process would make its own."""
+    with suppress(groups.NoGroups):
+        return {group for parent, _ in groups.parents() for group in groups.dead(parent)}
+    return set()
+
+
 # Tests may run in several worker processes (`make test`). Each looks after the processes that it has begotten;
 # what is the machine's, the one that started the workers compares when all of them have ended.
 
@@ -84,7 +94,11 @@ def _is_worker(config: pytest.Config) -> bool:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """From now on every orphan of ours becomes our child, however it detached: none can hide."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    session.config.stash[BEFORE] = (interfaces(), namespace_mounts(), set(processes_below(os.getpid())))
+    session.config.stash[BEFORE] = (
+        interfaces(),
+        namespace_mounts() | dead_groups(),
+        set(processes_below(os.getpid())),
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -96,6 +110,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     left += [f"interface {name}" for name in interfaces() - links]
     left += [f"namespace kept by {path}" for path in namespace_mounts() - mounts]
+    left += [f"control group {path}" for path in dead_groups() - mounts]
     left = list(dict.fromkeys(left + session.config.stash.get(LEFT, [])))
     session.config.stash[LEFT] = left
     if left:
@@ -141,7 +156,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     left = config.stash.get(LEFT, [])
     terminalreporter.section("left behind")
-    terminalreporter.write_line("\n".join(left) if left else "nothing: no process, interface or namespace")
+    terminalreporter.write_line(
+        "\n".join(left) if left else "nothing: no process, interface, namespace or control group"
+    )
 
 
 BEFORE = pytest.StashKey[tuple[set[str], set[str], set[int]]]()

@@ -6,14 +6,18 @@ from pathlib import Path
 
 from testbed.agent.host import Host
 from testbed.errors import EngineError
+from testbed.groups import memory_kills
+from testbed.measure.records import MEMORY_KILLS
 
 
 def read(host: Host) -> dict[str, int]:
-    """Absolute values. Raises EngineError if the host is gone."""
+    """Absolute values, with MEMORY_KILLS where that can be known. Raises EngineError if the host is gone."""
     tables = Path(f"/proc/{host.pid}/net")
     try:
         found = paired((tables / "snmp").read_text()) | paired((tables / "netstat").read_text())
         six = tables / "snmp6"
+        if (killed := memory_kills(host.pid)) is not None:
+            found[MEMORY_KILLS] = killed
         return found | (listed(six.read_text()) if six.exists() else {})
     except OSError as problem:
         raise EngineError(f"reading the counters of {host.name} (process {host.pid}): {problem}") from problem

@@ -40,7 +40,17 @@ MMDEBSTRAP = (
     *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
 )  # fmt: skip
 
-IN_THE_IMAGE = ("__init__.py", "errors.py", "linux.py", "agent", "conditions", "measure", "programs")
+IN_THE_IMAGE = (
+    "__init__.py",
+    "errors.py",
+    "groups.py",
+    "limits.py",
+    "linux.py",
+    "agent",
+    "conditions",
+    "measure",
+    "programs",
+)
 OURS_ALONE = ("agent/client.py",)  # the orchestrator's end of the agent
 Say = Callable[[str], None]
 

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import testbed
+from testbed import limits
 from testbed.engines.api import Command, Sink
-from testbed.engines.lab import guest, rootfs
+from testbed.engines.lab import guest
 from testbed.engines.pump import LabGone, LabProcess, Pump
 from testbed.errors import CapabilityError, CommandNotFound, EngineError, HostError, TestbedError
 from testbed.linux import CAPABILITIES
@@ -197,11 +198,8 @@ class NamespacesEngine:
             "user": "root" if self._as_root else f"uid {os.geteuid()} as 0 of a user namespace",
             "iproute2": found[1] if found else version.strip(),
             "userland": self._facts.get("userland"),
-            "limits": {
-                "open_files": guest.OPEN_FILES,
-                "root_size": rootfs.HOST_SIZE,
-                "root_files": rootfs.HOST_FILES,
-            },
+            "limits": limits.as_records(),
+            "no_limit_of_memory": self._facts.get("no_groups", ""),
         }
 
     def down(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 
 from testbed.expect.names import Member, Target
+from testbed.limits import MEMORY_BYTES, OUTPUT_BYTES
 from testbed.measure.link_metrics import LinkFrames, by_link
 from testbed.measure.metrics import BUILT_IN, Declared, Reported, built_in, report
-from testbed.measure.records import Outcome, ProgramRecord, Records
+from testbed.measure.records import MEMORY_KILLS, Outcome, ProgramRecord, Records
 from testbed.measure.samples import Samples, TooFew, aggregate
 from testbed.plan.types import Metric, Plan, Program
 from testbed.scenario.fields import did_you_mean
-from testbed.scenario.units import UNITS, format_ns
+from testbed.scenario.units import UNITS, format_ns, format_size
 
 
 class Undecided(Exception):
@@ -113,7 +114,7 @@ class Evidence:
         if record.started_ns is None:
             return Undecided("inconclusive", f"{program.id} was never started: {self.why_not_started(program)}")
         if died(program, record):
-            return Undecided("fail", f"{program.id} {ending(program, record)} before it reported `{name}`")
+            return Undecided("fail", f"{program.id} {self.ending(program)} before it reported `{name}`")
         declared = next((metric for metric in program.metrics if metric.name == name), None)
         if declared is not None:
             looked = f"/{declared.prints}/" if declared.prints is not None else declared.json
@@ -137,8 +138,28 @@ class Evidence:
             if event == "ready" and other.ready_ns is None:
                 return f"{other_id} did not get ready"
             if event == "ended" and other.exit != 0:
-                return f"{other_id} {ending(self.plan.program(other_id), other)}"
+                return f"{other_id} {self.ending(self.plan.program(other_id))}"
         return self.records.fail
+
+    def ending(self, program: Program) -> str:
+        """How a program ended, as a verb."""
+        record = self.records.programs[program.id]
+        match record.exit:
+            case None:
+                return "was still running when the run was stopped" if record.stopped else "did not end"
+            case "timeout":
+                return f"did not end within its timeout of {format_ns(program.timeout_ns)} and was stopped"
+            case "flood":
+                return f"wrote more than {format_size(OUTPUT_BYTES)} to one of its outputs"
+            case int(status):
+                return f"ended with status {status}"
+            case "SIGKILL" if record.stopped:
+                return f"had to be killed, {format_ns(program.stop_grace_ns)} after {program.stop_signal},"
+            case "SIGKILL" if killed := self.records.kernel.get(program.host, {}).get(MEMORY_KILLS):
+                limit = f"{program.host} took more than the {format_size(MEMORY_BYTES)} of memory of a host"
+                return f"was ended by SIGKILL ({limit}, and the kernel ended {killed} there)"
+            case signal:
+                return f"was ended by {signal}"
 
     def lateness_ns(self, member: Member) -> int:
         """What the network's own lateness may have added to a time that this member measured.
@@ -186,18 +207,3 @@ def died(program: Program, record: ProgramRecord) -> bool:
     if record.stopped:
         return record.exit == "SIGKILL" and program.stop_signal != "SIGKILL"
     return record.exit != 0
-
-
-def ending(program: Program, record: ProgramRecord) -> str:
-    """How a program ended, as a verb."""
-    match record.exit:
-        case None:
-            return "was still running when the run was stopped" if record.stopped else "did not end"
-        case "timeout":
-            return f"did not end within its timeout of {format_ns(program.timeout_ns)} and was stopped"
-        case int(status):
-            return f"ended with status {status}"
-        case "SIGKILL" if record.stopped:
-            return f"had to be killed, {format_ns(program.stop_grace_ns)} after {program.stop_signal},"
-        case signal:
-            return f"was ended by {signal}"

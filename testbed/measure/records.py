@@ -18,6 +18,7 @@ SEVERITY: tuple[Outcome, ...] = (
     "pass",
     "skip",
 )  # the first one present wins
+MEMORY_KILLS = "OomKill"  # in `kernel`: processes that the kernel ended because their host took too much memory
 
 
 class Frame(NamedTuple):
@@ -43,7 +44,7 @@ class ProgramRecord:
     started_ns: int | None = None  # None: never started
     ready_ns: int | None = None
     ended_ns: int | None = None
-    exit: int | str | None = None  # 0..255, "SIGKILL", ..., "timeout"; None: never started, or alive when stopped
+    exit: int | str | None = None  # 0..255, "SIGKILL", ..., "timeout", "flood"; None: never started, or alive
     stopped: bool = False  # we sent its stop signal because the run was over: its `exit` is then no crash
     never_ready: str = ""  # why a `serve` did not get ready in time; "" otherwise
     stdout: bytes = b""

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from testbed.judge import judge
-from testbed.measure.records import Frame, Records
+from testbed.measure.records import MEMORY_KILLS, Frame, Records
 from testbed.plan.types import Expectation, Plan
 from tests.judge.good_run import MS, counted, expecting, good_run, plan_of
 
@@ -317,11 +317,25 @@ def test_a_run_whose_wire_lost_frames_does_not_pass_even_if_nobody_expected_anyt
 
 # ---------------------------------------------------------------- programs that failed
 
+
+def out_of_memory(host: str) -> Spoil:
+    def spoil(records: Records) -> None:
+        records.kernel[host][MEMORY_KILLS] = 1
+        records.programs[SENSOR].exit = "SIGKILL"
+
+    return spoil
+
+
 GUILTY: dict[str, tuple[Spoil, str]] = {
     "status": (change(SENSOR, exit=3), "sensor-1.sensor ended with status 3"),
     "signal": (change(SENSOR, exit="SIGSEGV"), "sensor-1.sensor was ended by SIGSEGV"),
     "its last words": (change(SENSOR, exit=1, stderr=b"a\nno route\n\n"), "status 1; its last words: no route"),
     "timeout": (change(SENSOR, exit="timeout"), "did not end within its timeout of 10 s"),
+    "flood": (change(SENSOR, exit="flood"), "sensor-1.sensor wrote more than 64 MiB to one of its outputs"),
+    "memory": (
+        out_of_memory("sensor-1"),
+        "SIGKILL (sensor-1 took more than the 2 GiB of memory of a host, and the kernel ended 1 there)",
+    ),
     "cut short": (change(SENSOR, exit="SIGTERM", stopped=True), "sensor-1.sensor was ended by SIGTERM"),
     "still there": (change(SENSOR, exit=None, stopped=True), "was still running when the run was stopped"),
     "server ended": (change("collector.collector", stopped=False), "ended with status 0 before the run"),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from testbed import groups
 from testbed.engines import namespaces
 from testbed.engines.api import Command
 from testbed.engines.namespaces import NamespacesEngine, base_interpreter
@@ -98,6 +99,15 @@ def lab(plan: Plan) -> Iterator[NamespacesEngine]:
     finally:
         engine.down()
         assert processes_of(engine.lab) == []
+        assert groups_of(engine.lab) == []
+
+
+def groups_of(lab: str) -> list[str]:
+    """The control groups of a lab, where this user can have any."""
+    with suppress(groups.NoGroups):
+        places = [Path(parent, f"{groups.OF_LAB}{lab.removeprefix('lab-')}") for parent, _ in groups.parents()]
+        return [str(path) for place in places if place.exists() for path in (place, *place.glob("host-*"))]
+    return []
 
 
 def processes_of(word: str) -> list[str]:

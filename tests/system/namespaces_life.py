@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from testbed import limits
 from testbed.errors import CapabilityError, CommandNotFound, EngineError
 from tests.system.namespaces_lab import (
     ONE,
@@ -24,6 +25,7 @@ from tests.system.namespaces_lab import (
     a_plan,
     ask,
     checks_in,
+    groups_of,
     lab,
     new_engine,
     output,
@@ -278,6 +280,59 @@ def a_lab_whose_builder_dies_says_so() -> None:
         engine.down()
     assert sleeper.exit == "SIGKILL"
     assert processes_of(engine.lab) == []
+
+
+def the_groups_of_a_lab_whose_launcher_was_killed_go_with_the_next_lab() -> None:
+    """The launcher would have removed them; without it nobody does until somebody looks."""
+    engine = new_engine()
+    engine.open()
+    engine.up(a_plan(ONE), lambda bridges: None)
+    made = groups_of(engine.lab)
+    assert bool(made) != bool(engine.describe()["no_limit_of_memory"])
+    with lab(a_plan(ONE)):
+        assert groups_of(engine.lab) == made, "it lives"
+    assert engine._launcher is not None
+    engine._launcher.kill()
+    engine.down()
+    while processes_of(engine.lab):
+        time.sleep(0.01)
+    assert groups_of(engine.lab) == made
+    with lab(a_plan(ONE)):
+        assert groups_of(engine.lab) == []
+
+
+def a_host_that_is_full_of_processes_can_still_be_asked() -> None:
+    """Files are carried, and what `ready: {answers: ...}` asks runs, when the host itself can start nothing."""
+    with lab(a_plan(TWO)) as engine:
+        bomb = Run(engine, "alice", PYTHON, "-IS", "-c", BOMB).end()
+        assert bomb.exit == 1 and b"Resource temporarily unavailable" in bomb.stderr, bomb.stderr
+        made = int(bomb.text)
+        assert limits.PROCESSES - 10 < made < limits.PROCESSES + 100, made
+        if not engine.describe()["no_limit_of_memory"]:  # else the limit is of the whole lab
+            assert output(engine, "bob", "echo x | cat | cat") == "x", "its neighbour has a limit of its own"
+        engine.put("alice", [("/tmp/in", b"1")])
+        with tarfile.open(fileobj=io.BytesIO(engine.get("alice", "/tmp/in"))) as archive:
+            assert archive.getnames() == ["in"]
+        assert run(engine, "alice", "true").exit == 0
+
+
+BOMB = """
+import os, sys, time
+for made in range(20000):
+    try:
+        if os.fork() == 0:
+            time.sleep(10)
+            os._exit(0)
+    except OSError as problem:
+        print(made)
+        sys.exit(str(problem))
+"""
+
+
+def memory_runs_out_for_programs_first() -> None:
+    with lab(a_plan(ONE)) as engine:
+        assert output(engine, "alice", "cat /proc/self/oom_score_adj") == str(limits.OOM_SCORE_ADJ)
+        assert run(engine, "alice", "sh", "-c", "cat /proc/1/oom_score_adj").text != str(limits.OOM_SCORE_ADJ)
 
 
 def the_description_is_of_this_machine() -> None:

@@ -114,7 +114,7 @@ def test_nothing_outlives_a_killed_orchestrator(user: User) -> None:
             process.kill()
         deadline, quiet = time.monotonic() + GONE_S, 0
         while quiet < 2:  # one look can miss a process in the middle of an exec
-            left = namespaces_lab.processes_of(lab)
+            left = namespaces_lab.processes_of(lab) + namespaces_lab.groups_of(lab)
             assert not left or time.monotonic() < deadline, left
             quiet = 0 if left else quiet + 1
             time.sleep(0.01)

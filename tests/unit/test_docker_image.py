@@ -179,7 +179,8 @@ def test_the_image_holds_what_runs_in_a_host_and_what_the_agent_is() -> None:
     library = {path.removeprefix("lib/testbed/") for path in inside if path.startswith("lib/")}
     assert {"__init__.py", "errors.py", "linux.py", "agent/__main__.py", "programs/datagram.py"} <= library
     assert {path.split("/")[0] for path in library} == {
-        "__init__.py", "errors.py", "linux.py", "agent", "conditions", "measure", "programs",
+        "__init__.py", "errors.py", "groups.py", "limits.py", "linux.py",
+        "agent", "conditions", "measure", "programs",
     }  # fmt: skip
     assert all(path.endswith(".py") for path in library)
     assert files["opt/testbed/hold"] == holder_elf("x86_64") and "Dockerfile" in files

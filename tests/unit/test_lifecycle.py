@@ -110,6 +110,33 @@ def test_a_run_that_heeds_sigterm_after_its_timeout_still_timed_out() -> None:
     assert run.records["h.slow"].exit == "timeout"
 
 
+def test_who_floods_its_output_is_killed_at_once_and_that_is_how_it_ended() -> None:
+    run = life(program("loud", "serve"), program("client", after=(("loud", "ready"),)))
+    run.step(0)
+    run.started("h.loud", 0)
+    run.ready("h.loud", 1)
+    run.step(1)
+    run.started("h.client", 1)
+    run.flooded("h.loud")
+    run.flooded("h.loud")
+    assert run.step(2) == [Signal("h.loud", "KILL", tree=True)]
+    assert run.step(3) == []
+    run.ended("h.client", 0, 3)
+    assert run.step(4) == [], "it is not stopped again because the run is over"
+    run.ended("h.loud", "SIGKILL", 5)
+    assert (run.records["h.loud"].exit, run.records["h.loud"].stopped) == ("flood", False)
+
+
+def test_who_flooded_and_ended_before_we_saw_it_has_flooded() -> None:
+    run = life(program("quick"))
+    run.step(0)
+    run.started("h.quick", 0)
+    run.flooded("h.quick")
+    run.ended("h.quick", 0, 1)
+    assert run.step(2) == []
+    assert run.records["h.quick"].exit == "flood"
+
+
 def test_the_whole_run_has_a_timeout_that_says_what_it_waited_for() -> None:
     run = life(program("endless", timeout_ns=999 * S), timeout_s=5)
     run.step(0)

@@ -20,15 +20,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from testbed import linux
+from testbed import groups, limits, linux
 from testbed.engines.holder import MACHINES, holder_elf
 from testbed.engines.lab import guest, messages, rootfs
 
+EACH_HOST_RUNS = 16  # processes, beside those of the one host that runs away
 AT_ONCE = 4  # hosts in the making: more would not be faster, and each is a copy of this process for a while
-PR_SET_DUMPABLE = 4
 SIOCSIFADDR, SIOCSIFNETMASK, SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8916, 0x891C, 0x8913, 0x8914, 1
 
 
@@ -43,9 +44,16 @@ class Builder:
     """`ip` is the path of that command; with `as_root` false, the lab has one uid only."""
 
     def __init__(
-        self, control: socket.socket, userland: rootfs.Userland, lab: str, ip: str, as_root: bool
+        self,
+        control: socket.socket,
+        userland: rootfs.Userland,
+        lab: str,
+        ip: str,
+        as_root: bool,
+        hosts_groups: groups.LabGroups,
     ) -> None:
         self._control, self._userland, self._lab, self._ip, self._as_root = control, userland, lab, ip, as_root
+        self._groups = hosts_groups
         self._reader = messages.Reader(control)
         self._selector = selectors.DefaultSelector()
         self._hosts: dict[str, Host] = {}
@@ -54,7 +62,7 @@ class Builder:
         self._holder = self._write_holder()
         _quiet_network()
         # A process in a host has the uid of ours, forked, for a moment: it must not get into that one's memory.
-        linux.prctl(PR_SET_DUMPABLE, 0)
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
     def serve(self) -> None:
         """Until the orchestrator closes the socket; by then the life-line has ended all of the lab anyway."""
@@ -108,6 +116,7 @@ class Builder:
 
     def _fork_host(self, files: rootfs.HostFiles, capabilities: tuple[str, ...]) -> int:
         """Start the process that holds a host; returns a pipe that ends when it does, or tells what went wrong."""
+        self._groups.add(files.name, {"memory": limits.MEMORY_BYTES, "pids": limits.PROCESSES})
         status, report = os.pipe()
         child = self._fork_after(lambda: linux.unshare(linux.CLONE_NEWPID))
         if child == 0:
@@ -118,6 +127,7 @@ class Builder:
         return status
 
     def _hold(self, files: rootfs.HostFiles) -> NoReturn:
+        self._groups.enter(files.name)
         linux.unshare(guest.NAMESPACES)
         socket.sethostname(files.name)
         rootfs.build_root(self._userland, files)
@@ -189,6 +199,8 @@ class Builder:
         return {"pid": child, "started_ns": int(started or time.monotonic_ns())}
 
     def _be_in_host(self, host: Host, request: dict[str, Any], descriptors: list[int], report: int) -> None:
+        if request["action"] == "exec":  # what carries files is ours, and has to work when the host is full
+            self._groups.enter(request["host"])
         guest.enter(host.descriptor)
         guest.take_streams(descriptors, keep=report)
         os.write(report, b"%d\n" % time.monotonic_ns())
@@ -200,9 +212,20 @@ class Builder:
                 request["user"],
                 host.capabilities,
                 one_uid=not self._as_root,
+                processes=self._most_processes(),
             )
         os.close(report)
         os._exit(guest.carry_in() if request["action"] == "put" else guest.carry_out(request["path"]))
+
+    def _most_processes(self) -> int | None:
+        """A resource limit for where there are no control groups: one for the whole lab. None: no limit.
+
+        It counts the processes of a user in a user namespace, so the lab's (since Linux 5.14; before, all of
+        the user's, and that many nobody may be forbidden). Root of the machine it does not bind.
+        """
+        if self._as_root or not self._groups.why_not or kernel() < (5, 14):
+            return None
+        return limits.PROCESSES + EACH_HOST_RUNS * len(self._hosts)
 
     def _reap(self, id: int, pid: int, descriptor: int) -> None:
         ended_ns = time.monotonic_ns()
@@ -223,6 +246,12 @@ def _reporting(report: int) -> Iterator[None]:
         os.write(report, json.dumps({"kind": "engine", "text": f"{problem}"}).encode())
     finally:
         os._exit(127)
+
+
+def kernel() -> tuple[int, int]:
+    """The version of this kernel, as in 6.1."""
+    major, minor = platform.release().split(".")[:2]
+    return int(major), int("".join(takewhile(str.isdecimal, minor)))
 
 
 def _read_all(descriptor: int) -> bytes:

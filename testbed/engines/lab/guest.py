@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import linux
+from testbed.limits import OOM_SCORE_ADJ, OPEN_FILES
 
-OPEN_FILES = 65536  # soft and hard, as far as the machine allows
 LARGEST_FILE_BYTES = 1 << 30  # what may come out: a sparse file can claim to be larger than the host's whole disk
 NOT_THERE = 3  # exit status of `carry_out` when there is no such path
 SECBIT_NO_SETUID_FIXUP = 4  # the sets of capabilities survive a change of uid; capabilities(7)
@@ -70,6 +70,7 @@ def become_program(
     user: str | None,
     capabilities: tuple[str, ...],
     one_uid: bool,
+    processes: int | None,
 ) -> None:
     """Turn into the program, without any right beyond `capabilities`. Raises Refused; returns never."""
     identity = _identity(user, one_uid)
@@ -84,6 +85,11 @@ def become_program(
     files = min(OPEN_FILES, most) if most != resource.RLIM_INFINITY else OPEN_FILES
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if processes is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+        processes = min(processes, most) if most != resource.RLIM_INFINITY else processes
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    _go_first_when_memory_runs_out()
     if identity is not None:
         for stream in range(3):
             os.fchown(stream, identity.uid, identity.gid)  # or it could not open /dev/stdout
@@ -100,6 +106,18 @@ def become_program(
         raise Refused("not found", text) from problem
     except OSError as problem:
         raise Refused("engine", f"executing {path}: {problem.strerror}") from problem
+
+
+def _go_first_when_memory_runs_out() -> None:
+    """A process that is not dumpable, as the builder and so this one, may not write that of an ordinary user.
+
+    While it is dumpable it has all capabilities, which is more than anybody in the host, and so nobody gets at it.
+    """
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+    finally:
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
 
 def find_command(name: str, search: str) -> str:

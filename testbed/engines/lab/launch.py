@@ -4,12 +4,14 @@
 
 The launcher makes the namespaces and waits. Process 1 does nothing but wait for end-of-file on the life-line, a
 pipe whose only write end is in the orchestrator: when that is gone, however it went, process 1 exits, and the
-kernel ends every process of the lab with it. PR_SET_PDEATHSIG was rejected (it follows the thread that forked),
+kernel ends every process of the lab with it. The launcher, which outlives them all, then removes the control
+groups of the hosts, which would outlive it. PR_SET_PDEATHSIG was rejected (it follows the thread that forked),
 and so was a lab that watches itself: what must not fail should have nothing else to do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from testbed import linux
+from testbed import groups, linux
 from testbed.engines.lab import messages, rootfs
 
 SCRATCH_SIZE = "50%"  # of memory, at most, for the lab's own files and the agent's, its ledger among them
@@ -70,18 +72,27 @@ def main(text: str) -> NoReturn:
     os.chdir("/")
     os.umask(0o022)
     sockets = rootfs.unix_sockets()  # before the machine's processes are out of sight
+    hosts = groups.make(settings.lab)
     try:
         _enter_namespaces(settings.as_root)
         child = os.fork()
     except OSError as problem:
+        _remove(hosts)
         refuse(control, "host", f"making the namespaces of a lab: {problem}; {what_to_try(problem.errno or 0)}")
     if child == 0:
-        _be_process_1(settings, control, sockets)
+        _be_process_1(settings, control, sockets, hosts)
     control.close()
     os.close(settings.lifeline)
     os.close(settings.agent_channel)
     os.waitpid(child, 0)  # returns when the last process of the lab is gone
+    _remove(hosts)
     os._exit(0)
+
+
+def _remove(hosts: groups.LabGroups) -> None:
+    """What stays all the same goes with the sweep of the next lab."""
+    with contextlib.suppress(OSError):
+        hosts.remove()
 
 
 def refuse(control: socket.socket, kind: str, text: str) -> NoReturn:
@@ -118,7 +129,9 @@ def what_to_try(number: int) -> str:
     )
 
 
-def _be_process_1(settings: Settings, control: socket.socket, sockets: set[str]) -> NoReturn:
+def _be_process_1(
+    settings: Settings, control: socket.socket, sockets: set[str], hosts: groups.LabGroups
+) -> NoReturn:
     """Start the lab's two real processes, then wait for the end of the orchestrator, and nothing else."""
     try:
         Path("/proc/thread-self/comm").write_text("testbed-lab")
@@ -130,7 +143,7 @@ def _be_process_1(settings: Settings, control: socket.socket, sockets: set[str])
     os.close(settings.agent_channel)
     if builder == 0:
         os.close(settings.lifeline)
-        _be_builder(settings, control, scratch, agent, sockets)
+        _be_builder(settings, control, scratch, agent, sockets, hosts)
     control.close()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no handler: then nothing inside the lab can signal process 1
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
@@ -176,18 +189,28 @@ def _fork_agent(settings: Settings, scratch: str) -> int:
 
 
 def _be_builder(
-    settings: Settings, control: socket.socket, scratch: str, agent: int, sockets: set[str]
+    settings: Settings,
+    control: socket.socket,
+    scratch: str,
+    agent: int,
+    sockets: set[str],
+    hosts: groups.LabGroups,
 ) -> NoReturn:
     from testbed.engines.lab import builder  # not before: process 1 does without what it imports
 
     try:
         Path("/proc/thread-self/comm").write_text("testbed-builder")
         userland = rootfs.prepare(scratch, settings.userland, sockets, settings.python, settings.programs)
-        hands = builder.Builder(control, userland, settings.lab, settings.ip, settings.as_root)
+        hands = builder.Builder(control, userland, settings.lab, settings.ip, settings.as_root, hosts)
     except OSError as problem:
         hint = "; Linux 5.12 or newer is needed" if problem.errno == errno.ENOSYS else ""
         refuse(control, "host", f"preparing the files that hosts see: {problem}{hint}")
-    facts: dict[str, Any] = {"agent": agent, "userland": userland.kind, "scratch": scratch}
+    facts: dict[str, Any] = {
+        "agent": agent,
+        "userland": userland.kind,
+        "scratch": scratch,
+        "no_groups": hosts.why_not,
+    }
     messages.send(control, {"ready": facts})
     hands.serve()
     os._exit(0)

@@ -16,21 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed import linux
+from testbed.engines.directories import BELOW_WRITABLE, WRITABLE
 from testbed.engines.launchers import launchers
+from testbed.limits import FILES, FILES_BYTES
 
-HOST_SIZE, HOST_FILES = "1g", 200_000  # of the tmpfs that is a host's root, and of each volume
 READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 SAFE = linux.MS_NOSUID | linux.MS_NODEV
 
-WRITABLE = {"/scenario": 0o755, "/tmp": 0o1777, "/run": 0o755, "/var": 0o755, "/root": 0o700, "/home": 0o755}
-BELOW_WRITABLE = {
-    "/var/cache": 0o755,
-    "/var/lib": 0o755,
-    "/var/log": 0o755,
-    "/var/spool": 0o755,
-    "/var/tmp": 0o1777,
-    "/run/lock": 0o1777,
-}
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 # As container runtimes do it; the last five are for uid 0 of the machine, who is one of these files' owners.
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys")
@@ -244,7 +236,7 @@ def _bind_read_only(source: str, target: str) -> None:
 
 
 def _mount_tmpfs(path: str) -> None:
-    linux.mount("testbed", path, "tmpfs", SAFE, f"size={HOST_SIZE},nr_inodes={HOST_FILES},mode=755")
+    linux.mount("testbed", path, "tmpfs", SAFE, f"size={FILES_BYTES},nr_inodes={FILES},mode=755")
 
 
 def _make_directory(path: str, mode: int) -> None:

@@ -1,0 +1,217 @@
+"""Control groups: where a process's own are, and groups below them for the hosts of a lab, with limits.
+
+A group is a directory of the kernel's: it outlives its processes and nobody's end removes it. So each lab has one,
+held by a lock for as long as a process of the lab lives, with a group for each host below; and what is not locked
+is a dead lab's and may go. Both versions are known, cgroups(7): 1 has a tree of directories for each controller.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+CONTROLLERS = ("memory", "pids")
+OF_LAB, OF_HOST = "testbed-lab-", "host-"  # a host may be called like one of the kernel's files
+GONE_WITHIN_S, LOOK_S = 2.0, 0.01  # a process that has just ended may hold its group for a moment
+
+
+class NoGroups(Exception):
+    """Why there are none to be had here."""
+
+
+def own(cgroup: str, mountinfo: str) -> dict[str, tuple[str, int]]:
+    """Controller -> (directory of a process's own group, version), from /proc/PID/cgroup and our mountinfo. Pure.
+
+    A controller that version 1 does not have is sought in version 2, whether it is there or not.
+    """
+    paths = {}
+    for line in cgroup.splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths.update(dict.fromkeys(controllers.split(","), path))
+    found: dict[str, tuple[str, int]] = {}
+    for line in mountinfo.splitlines():
+        words, _, kind = line.partition(" - ")
+        root, point = words.split()[3:5]
+        options = kind.split()[2].split(",")
+        for controller in CONTROLLERS:
+            version = 1 if kind.startswith("cgroup ") and controller in options else 2
+            if version == 2 and (controller in found or not kind.startswith("cgroup2 ")):
+                continue
+            path = paths.get(controller if version == 1 else "", "")
+            base = root.rstrip("/")
+            if path == root or path.startswith(f"{base}/"):
+                found[controller] = (point + path.removeprefix(base)).rstrip("/"), version
+    return found
+
+
+class LabGroups:
+    """The groups of one lab: made in the launcher, filled by the builder, gone with the lab."""
+
+    def __init__(self, places: Sequence[tuple[str, int]], why_not: str = "") -> None:
+        self._places = places  # (directory of the lab's group, version): one for both controllers, or one for each
+        self.why_not = why_not  # why there are none, and then nothing is limited by them
+
+    def add(self, host: str, limits: Mapping[str, int]) -> None:
+        """A group for a host. `limits`: controller -> bytes of memory, number of processes. Raises OSError."""
+        for directory, version in self._places:
+            group = Path(directory, OF_HOST + host)
+            group.mkdir()
+            for name, limit in _files(version, limits):
+                if (group / name).exists():  # not every kernel counts what is swapped out
+                    (group / name).write_text(str(limit))
+
+    def enter(self, host: str) -> None:
+        """This process becomes one of the host's. Raises OSError."""
+        for directory, _ in self._places:
+            Path(directory, OF_HOST + host, "cgroup.procs").write_text("0")
+
+    def remove(self) -> None:
+        """When all processes are gone. Raises OSError for what stays."""
+        for directory, _ in self._places:
+            _remove(directory, GONE_WITHIN_S)
+
+
+def make(lab: str) -> LabGroups:
+    """The groups of a new lab, below those of this process; none where these cannot be.
+
+    They are locked as long as this process or one that it forks lives. What dead labs left beside is removed.
+    """
+    made: list[tuple[str, int]] = []
+    try:
+        for parent, version in parents():
+            sweep(parent)
+            group = f"{parent}/{OF_LAB}{lab.removeprefix('lab-')}"
+            _lock(group)
+            made.append((group, version))
+            if version == 2:
+                Path(group, "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+    except NoGroups as problem:
+        return LabGroups((), str(problem))
+    except OSError as problem:
+        with suppress(OSError):
+            LabGroups(made).remove()
+        return LabGroups((), f"making a control group: {problem.strerror}: {problem.filename}")
+    return LabGroups(made)
+
+
+def sweep(parent: str) -> list[str]:
+    """Remove what dead labs left below a directory, and say what that was. Never touches a live one's."""
+    removed = []
+    for group in dead(parent):
+        with suppress(OSError):  # another user's, or something else in it
+            _remove(group, 0)
+            removed.append(group)
+    return removed
+
+
+def dead(parent: str) -> Iterator[str]:
+    """The groups of labs whose last process has ended, each held while the caller looks at it."""
+    for group in sorted(Path(parent).glob(f"{OF_LAB}*")):
+        try:
+            descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # gone just now, or another user's
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield str(group)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
+def leftovers() -> list[str]:
+    """Remove what dead labs left where this process would make its own, and say what that was."""
+    try:
+        return [gone for parent, _ in parents() for gone in sweep(parent)]
+    except NoGroups:
+        return []
+
+
+def memory_kills(pid: int) -> int | None:
+    """How many processes of a host the kernel has ended for want of memory; `pid` is the one that holds it.
+
+    None where its host has no group that could be looked at: Docker shows a container its own one, and a lab sees
+    the machine's.
+    """
+    seen = [Path(f"/proc/{pid}/root/sys/fs/cgroup{where}") for where in ("/memory", "")]
+    with suppress(OSError):
+        group, _ = own(_text(f"/proc/{pid}/cgroup"), _text("/proc/self/mountinfo")).get("memory", ("", 0))
+        seen += [Path(group)] if Path(group).name.startswith(OF_HOST) else []
+    for path in (group / name for group in seen for name in ("memory.oom_control", "memory.events")):
+        with suppress(OSError):
+            words = dict(line.split() for line in path.read_text().splitlines())
+            return int(words["oom_kill"]) if "oom_kill" in words else None
+    return None
+
+
+def _files(version: int, limits: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """What is written where. Nothing may be swapped out instead, or the limit would be none."""
+    if "memory" in limits:
+        yield ("memory.limit_in_bytes" if version == 1 else "memory.max"), limits["memory"]
+        yield ("memory.memsw.limit_in_bytes", limits["memory"]) if version == 1 else ("memory.swap.max", 0)
+    if "pids" in limits:
+        yield "pids.max", limits["pids"]
+
+
+def parents() -> list[tuple[str, int]]:
+    """Where a lab's groups can be made: (directory, version), one for both controllers or one for each.
+
+    Raises NoGroups.
+    """
+    mine = own(_text("/proc/self/cgroup"), _text("/proc/self/mountinfo"))
+    if set(mine) != set(CONTROLLERS):
+        raise NoGroups("no control groups are mounted here")
+    places = dict.fromkeys(mine[controller] for controller in CONTROLLERS)
+    return [(_parent(directory) if version == 2 else directory, version) for directory, version in places]
+
+
+def _parent(directory: str) -> str:
+    """The nearest group upwards that may have children with our controllers: one with processes may not.
+
+    Raises NoGroups.
+    """
+    for path in (Path(directory), *Path(directory).parents):
+        switch = path / "cgroup.subtree_control"
+        if not switch.exists():
+            break
+        if set(CONTROLLERS) <= set(switch.read_text().split()):
+            return str(path)
+    raise NoGroups(f"no control group from {directory} upwards gives its children {' and '.join(CONTROLLERS)}")
+
+
+def _lock(group: str) -> None:
+    """Make the group and hold it; again if a sweep of somebody else came in between. Raises OSError."""
+    while True:
+        Path(group).mkdir()
+        with suppress(FileNotFoundError):
+            descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if Path(group).exists():
+                return
+            os.close(descriptor)
+
+
+def _remove(group: str, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    for path in (*Path(group).glob(f"{OF_HOST}*"), Path(group)):
+        while True:
+            try:
+                path.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError as problem:
+                if problem.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_S)
+                continue
+            break
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text()
