@@ -20,8 +20,10 @@ from typing import Any
 import docker.errors
 import docker.types
 
+from testbed import limits
 from testbed.engines import docker_host, docker_inside, docker_owner, docker_process
 from testbed.engines.api import AddressTaken, Command, Sink
+from testbed.engines.directories import BELOW_WRITABLE
 from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation
 from testbed.engines.docker_image import (
     PYTHON,
@@ -42,7 +44,7 @@ from testbed.plan.types import Host, Network, Plan
 __all__ = ["DockerEngine", "daemon_answers", "sweep"]
 sweep = docker_owner.sweep
 
-AGENT_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "KILL", "SYS_NICE")
+AGENT_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "KILL", "SYS_NICE")
 AGENT = f"import sys; sys.path.insert(0, {LIBRARY!r}); from testbed.agent.__main__ import main; sys.exit(main())"
 # A kernel with CONFIG_RT_GROUP_SCHED lets nobody have SCHED_FIFO whose control group has no share of it, and with
 # version 1 only a child of the root can get one. In short periods, so that who uses up its share waits 1 ms.
@@ -122,7 +124,8 @@ class DockerEngine:
             shut_door(bridges)
             for volume in plan.volumes:
                 with self._making("volume", self._named(volume)):
-                    self._api.create_volume(self._named(volume), labels=self._labels)
+                    options = docker_host.volume_options()
+                    self._api.create_volume(self._named(volume), "local", options, labels=self._labels)
             pids = self._make_hosts(plan, images)
             self._write_names(plan, pids, images)
             return pids
@@ -175,7 +178,7 @@ class DockerEngine:
             "sdk": metadata.version("docker"),
             "image": self._image,
             "run": self.run,
-            "limits": {"memory": docker_host.MEMORY, "processes": docker_host.PROCESSES},
+            "limits": limits.as_records(),
         }
 
     def down(self) -> None:
@@ -242,11 +245,15 @@ class DockerEngine:
 
     def _ask_beside_the_agent(self, request: dict[str, Any]) -> Any:
         """Run docker_inside in the agent's container; its answer. Raises EngineError."""
-        source = Path(docker_inside.__file__).read_text()
+        source = f"import sys; sys.path.insert(0, {LIBRARY!r}); exec(sys.argv[1])"
         out, err = bytearray(), bytearray()
         stdin = json.dumps(request).encode() + b"\n"
         command = Command(
-            (PYTHON, "-IS", "-c", source), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, "/", None, stdin
+            (PYTHON, "-IS", "-c", source, Path(docker_inside.__file__).read_text()),
+            {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            "/",
+            None,
+            stdin,
         )
         doing = f"asking beside the agent for {', '.join(request)}"
         process = docker_process.start(self._api, self._agent_id, "agent", command, (), out.extend, err.extend)
@@ -370,12 +377,20 @@ class DockerEngine:
             self._api.put_archive(container_id, "/", archive(files, int(time.time())))
 
     def _write_names(self, plan: Plan, pids: dict[str, int], images: dict[str, str]) -> None:
-        """/etc/hosts exactly as planned, and no resolver; written and read back in every host at once."""
+        """/etc/hosts exactly as planned, and no resolver; written and read back in every host at once.
+
+        Then our own hosts are sealed: what is not to be written is read-only.
+        """
         wanted = {
             host.name: {"/etc/hosts": docker_host.hosts_file(host), "/etc/resolv.conf": docker_host.NO_RESOLVER}
             for host in plan.hosts
         }
-        asked = {"write": {name: (pids[name], files) for name, files in wanted.items()}}
+        ours = [pids[host.name] for host in plan.hosts if not docker_host.foreign(host)]
+        asked = {
+            "write": {name: (pids[name], files) for name, files in wanted.items()},
+            "seal": ours,
+            "directories": BELOW_WRITABLE,
+        }
         for name, found in self._ask_beside_the_agent(asked).items():
             if found is None:
                 with asking(f"looking at host {name}"):

@@ -6,17 +6,16 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from docker.types import LogConfig, Ulimit
+from docker.types import DriverConfig, LogConfig, Mount, Ulimit
 from docker.utils import version_lt
 
+from testbed.engines.directories import WRITABLE
+from testbed.limits import FILES, FILES_BYTES, MEMORY_BYTES, OOM_SCORE_ADJ, OPEN_FILES, PROCESSES
 from testbed.plan.types import Host, Interface, Network
 
 HOLD = "/opt/testbed/hold"  # in our node image
 FOREIGN_HOLD = "/.testbed-hold"  # put into other images
 NO_RESOLVER = "# no server: names are in /etc/hosts\n"
-
-# Limits of one host, against a program that runs away. Not measured against, so generous.
-MEMORY, PROCESSES, OPEN_FILES = "2g", 8192, 65536
 
 Named = Callable[[str], str]  # a name in the plan -> the name of its object in the daemon
 
@@ -74,21 +73,48 @@ def host_config(host: Host, named: Named, holds: bool, facts: Mapping[str, Any])
     """Keyword arguments of the SDK's create_host_config. `facts` as docker_inside gives them."""
     first = host.interfaces[0].network if host.interfaces else None
     files = min(OPEN_FILES, facts["open_files"]) if facts["open_files"] > 0 else OPEN_FILES
+    limits = [Ulimit(name="nofile", soft=files, hard=files), Ulimit(name="core", soft=0, hard=0)]
+    if foreign(host):  # its root is on the daemon's disk, where Docker limits nothing: one large file at least
+        limits.append(Ulimit(name="fsize", soft=FILES_BYTES, hard=FILES_BYTES))
     return {
         "network_mode": named(first) if first else "none",
         "cap_drop": ["ALL"],
         "cap_add": list(host.capabilities),
         "security_opt": ["no-new-privileges:true"],
         "sysctls": at_creation(host.sysctls, facts["ipv6"]),
-        "mem_limit": MEMORY,
+        "mem_limit": MEMORY_BYTES,
+        "memswap_limit": MEMORY_BYTES,  # nothing is swapped out
         "pids_limit": PROCESSES,
-        "ulimits": [Ulimit(name="nofile", soft=files, hard=files), Ulimit(name="core", soft=0, hard=0)],
+        "oom_score_adj": OOM_SCORE_ADJ,
+        "ulimits": limits,
+        "shm_size": FILES_BYTES,
+        "mounts": [] if foreign(host) else [_in_memory(path, mode) for path, mode in WRITABLE.items()],
         "binds": {named(volume): {"bind": path, "mode": "rw"} for volume, path in host.volumes},
         "dns": ["127.0.0.1"],  # what asks Docker's own resolver all the same gets no further than the host
         # What does not hold starts to serve before /etc/hosts can be written as a whole.
         "extra_hosts": None if holds else [f"{name}:{ip}" for ip, names in host.names for name in names],
         "log_config": LogConfig(type="none"),
     }
+
+
+def foreign(host: Host) -> bool:
+    """Whether its image is not ours: then it may write wherever its image lets it."""
+    return host.image is not None or host.build is not None
+
+
+def _in_memory(path: str, mode: int) -> Mount:
+    """A file system of a limited size, as a volume without a name, which goes with its container.
+
+    Not Docker's own kind of tmpfs: its way to copy files in and out does not see that one.
+    """
+    options = DriverConfig("local", volume_options(mode))
+    return Mount(path, None, "volume", no_copy=True, driver_config=options)
+
+
+def volume_options(mode: int = 0o755) -> dict[str, str]:
+    """For the driver `local`: a tmpfs, mounted as long as a container uses it."""
+    o = f"size={FILES_BYTES},nr_inodes={FILES},mode={mode:o},nosuid,nodev"
+    return {"type": "tmpfs", "device": "tmpfs", "o": o}
 
 
 def at_creation(sysctls: Mapping[str, str], ipv6: bool) -> dict[str, str]:

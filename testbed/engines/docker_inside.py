@@ -1,19 +1,28 @@
-"""What the engine runs in the agent's container, next to the agent: standard library only, sent as source text.
+"""What the engine runs in the agent's container, next to the agent: sent as source text.
 
 It reads one JSON line and answers with one. In there all processes of the daemon's machine can be seen, so a
 host's files can be reached through /proc/PID/root, whatever its image has or lacks. Nothing but /etc/hosts and
 /etc/resolv.conf is written that way: Docker binds its own over them, and its way to copy files in cannot
 replace those.
+
+A host of ours is then sealed from within its mount namespace. Docker's read-only root is not for us: with it, its
+own files in /etc are read-only before they are written, and its way to copy files in refuses to.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
+
+from testbed import linux
+
+SEALED = ("/", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
 def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
@@ -29,6 +38,27 @@ def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
                 raise
             return None
     return {path: Path(root + path).read_text() for path in files}
+
+
+def seal(pid: int, directories: dict[str, int]) -> None:
+    """Make directories (path -> mode) where a host can write, and the rest read-only. Raises OSError."""
+    child = os.fork()  # from the mount namespace of a host there is no way back
+    if child == 0:
+        try:
+            linux.setns(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY), linux.CLONE_NEWNS)
+            for path, mode in directories.items():
+                Path(path).mkdir()
+                Path(path).chmod(mode)
+            for path in SEALED:
+                flags = linux.MS_RDONLY | linux.MS_NOSUID | (0 if path == "/dev" else linux.MS_NODEV)
+                linux.mount(None, path, None, linux.MS_REMOUNT | linux.MS_BIND | flags)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise OSError(f"sealing the host whose process is {pid} did not work")
 
 
 def routes(shown: str) -> list[str]:
@@ -52,11 +82,14 @@ def facts() -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any]) -> Any:
-    """{"facts": true}, or {"write": {host: [pid, {path: text}]}}, answered with what the files then hold,
-    or null for a host whose process has ended."""
+    """{"facts": true}, or {"write": {host: [pid, {path: text}]}, "seal": [pid], "directories": {path: mode}},
+    answered with what the files then hold, or null for a host whose process has ended."""
     if "facts" in request:
         return facts()
-    return {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
+    found = {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
+    for pid in request["seal"]:
+        seal(pid, request["directories"])
+    return found
 
 
 if __name__ == "__main__":

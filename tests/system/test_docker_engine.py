@@ -21,8 +21,9 @@ import pytest
 from testbed.engines import docker_owner
 from testbed.engines.docker import DockerEngine
 from testbed.engines.docker_client import Api, api_closed, connect, daemon_answers
-from testbed.engines.docker_host import MEMORY, NO_RESOLVER, PROCESSES
+from testbed.engines.docker_host import NO_RESOLVER
 from testbed.errors import CommandNotFound, EngineError
+from testbed.limits import FILES_BYTES, MEMORY_BYTES, PROCESSES
 from testbed.linux import CAPABILITIES
 from tests.docker_daemon import command_on_its_machine, on_its_machine
 from tests.system.docker_lab import (
@@ -265,7 +266,8 @@ def test_a_host_has_the_capabilities_that_the_plan_gives_it(docker_daemon: str) 
 def test_limits_labels_and_isolation_are_as_said(up: Lab) -> None:
     found = inspect(up, "-left")
     config, labels = found["HostConfig"], found["Config"]["Labels"]
-    assert config["Memory"] == int(MEMORY[:-1]) << 30 and config["PidsLimit"] == PROCESSES
+    assert config["Memory"] == config["MemorySwap"] == MEMORY_BYTES and config["PidsLimit"] == PROCESSES
+    assert config["ShmSize"] == FILES_BYTES
     assert config["LogConfig"]["Type"] == "none" and config["RestartPolicy"]["Name"] in ("", "no")
     assert not config["Privileged"] and config["PidMode"] == "" and not config["PortBindings"]
     assert labels[docker_owner.RUN] == up.engine.run and labels[docker_owner.HOST] == "left"
@@ -275,13 +277,13 @@ def test_limits_labels_and_isolation_are_as_said(up: Lab) -> None:
     assert up.run("left", "sh", "-c", "ulimit -c").out.strip() == "0"
 
 
-def test_the_agent_has_six_capabilities_and_its_input_ends_with_us(up: Lab) -> None:
+def test_the_agent_has_seven_capabilities_and_its_input_ends_with_us(up: Lab) -> None:
     found = inspect(up, ".agent")
     config = found["HostConfig"]
     assert (config["PidMode"], config["NetworkMode"], config["LogConfig"]["Type"]) == ("host", "host", "none")
     assert config["CapDrop"] == ["ALL"] and not config["Privileged"]
     added = sorted(name.removeprefix("CAP_") for name in config["CapAdd"])
-    assert added == ["KILL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_NICE", "SYS_PTRACE"]
+    assert added == ["KILL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT", "SYS_NICE", "SYS_PTRACE"]
     assert found["Config"]["StdinOnce"] and found["Config"]["OpenStdin"]
 
 

@@ -106,6 +106,8 @@ def test_a_host_can_be_built_from_a_directory_beside_the_scenario(
         assert made.run("h", "cat", "/greeting").out == "good morning\n"
         assert made.run("h", "ls", "/all").out.split() == ["Dockerfile", "greeting"]
         assert "TONE=polite" in made.run("h", "env").out, "an image of the author's own keeps its environment"
+        assert made.run("h", "sh", "-c", "echo mine > /greeting").exit == 0, "and may write where it is used to"
+        assert made.run("h", "truncate", "-s", "2G", "/large").exit == "SIGXFSZ", "but no file that fills a disk"
 
 
 def test_nothing_outside_the_scenarios_directory_is_built_or_sent(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.engines import docker_host, docker_inside
+from testbed.engines.directories import WRITABLE
 from testbed.engines.docker_host import (
     at_creation,
     bridge_name,
@@ -17,6 +18,7 @@ from testbed.engines.docker_host import (
     in_use,
     network_options,
 )
+from testbed.limits import FILES_BYTES
 from testbed.plan.types import Host, Interface, Network
 
 NIC = Interface("eth0", "lan", "198.18.0.2", 24, "02:42:c6:12:00:02")
@@ -57,6 +59,19 @@ def test_what_serves_from_its_first_moment_knows_the_names_from_then() -> None:
 def test_open_files_are_as_many_as_the_machine_allows(allowed: int, given: int) -> None:
     limits = host_config(HOST, named, True, FACTS | {"open_files": allowed})["ulimits"]
     assert [(u.name, u.soft, u.hard) for u in limits] == [("nofile", given, given), ("core", 0, 0)]
+
+
+def test_what_a_host_of_ours_can_write_has_a_size_and_another_keeps_its_image() -> None:
+    config = host_config(HOST, named, True, FACTS)
+    assert [mount["Target"] for mount in config["mounts"]] == list(WRITABLE)
+    for mount in config["mounts"]:
+        assert mount["Type"] == "volume" and mount["Source"] is None, "it goes with its container"
+        options = mount["VolumeOptions"]["DriverConfig"]["Options"]
+        assert options["type"] == "tmpfs" and f"size={FILES_BYTES}," in options["o"]
+    foreign = host_config(replace(HOST, image="nginx"), named, True, FACTS)
+    assert foreign["mounts"] == []
+    assert ("fsize", FILES_BYTES, FILES_BYTES) in [(u.name, u.soft, u.hard) for u in foreign["ulimits"]]
+    assert {**config, "mounts": 0, "ulimits": 0} == {**foreign, "mounts": 0, "ulimits": 0}
 
 
 @pytest.mark.parametrize(
