@@ -138,6 +138,22 @@ def prctl(option: int, *arguments: int) -> int:
     return _check(_libc.prctl(option, *padded), f"prctl {option}")
 
 
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
+
+
+def filter_system_calls(program: bytes) -> None:
+    """seccomp(2) with an array of struct sock_filter, for this thread and all that it becomes and starts.
+
+    Without the slowdown that older kernels add to it against speculation. Needs no_new_privs. Raises OSError.
+    """
+    call = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine)
+    if call is None:
+        raise OSError(errno.ENOSYS, "seccomp: its number is not known on this machine")
+    given = _Program(len(program) // 8, program)
+    _check(_libc.syscall(call, 1, 4, ctypes.byref(given)), "seccomp")  # SET_MODE_FILTER, FLAG_SPEC_ALLOW
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 

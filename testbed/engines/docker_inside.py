@@ -22,7 +22,7 @@ from typing import Any
 
 from testbed import linux
 
-SEALED = ("/", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+SEALED = ("/", "/dev", "/sys/fs/cgroup", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
 def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
@@ -49,7 +49,7 @@ def seal(pid: int, directories: dict[str, int]) -> None:
             for path, mode in directories.items():
                 Path(path).mkdir()
                 Path(path).chmod(mode)
-            for path in SEALED:
+            for path in filter(os.path.ismount, SEALED):
                 flags = linux.MS_RDONLY | linux.MS_NOSUID | (0 if path == "/dev" else linux.MS_NODEV)
                 linux.mount(None, path, None, linux.MS_REMOUNT | linux.MS_BIND | flags)
             os._exit(0)

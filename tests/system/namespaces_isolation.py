@@ -39,6 +39,13 @@ def without_overlay(source, target, kind, *more):
     mount(source, target, kind, *more)
 testbed.linux.mount = without_overlay
 """
+SAY = """
+import socket, sys
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"from a host", (sys.argv[1], int(sys.argv[2])))
+except OSError:
+    pass
+"""
 CONNECT = """
 import socket, sys
 try:
@@ -85,12 +92,15 @@ def interfaces_are_as_planned() -> None:
 
 
 def the_machine_cannot_be_reached() -> None:
-    """TCP at every address of the machine, and UNIX sockets wherever we may make one."""
+    """TCP and UDP at every address of the machine, and UNIX sockets wherever we may make one."""
     places = [Path(p) for p in ("/tmp", "/run", "/usr/local", "/etc", "/dev/shm") if os.access(p, os.W_OK)]
     mark = f"testbed-check-{os.getpid()}"
     with ExitStack() as stack:
         tcp = stack.enter_context(socket.create_server(("", 0)))
         port = tcp.getsockname()[1]
+        udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        udp.bind(("", port))
+        udp.settimeout(5)
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
         abstract.bind(f"\0{mark}")
         abstract.listen()
@@ -114,6 +124,10 @@ def the_machine_cannot_be_reached() -> None:
         for address in {"127.0.0.1", *addresses_of_the_machine()}:
             socket.create_connection((address, port), timeout=5).close()
             assert ask(engine, "alice", address, port, 0.5) in ("OSError", "ConnectionRefusedError"), address
+            python(engine, "alice", SAY, address, str(port))  # its own loopback takes that, or nothing does
+            with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as control:
+                control.sendto(b"control", (address, port))
+            assert udp.recv(99) == b"control", address
 
 
 def connect(path: str) -> None:
@@ -216,6 +230,19 @@ def most_of_a_host_cannot_be_written() -> None:
         for path in writable.split():
             target = path if path == "/dev/null" else f"{path}/x"
             assert run(engine, "alice", "sh", "-c", f"echo x > {target}").exit == 0, path
+
+
+def the_keys_of_the_user_are_out_of_reach() -> None:
+    """Keys are no namespace's: without a filter, a host of root's would have root's."""
+    with lab(a_plan(ONE)) as engine:
+        calls = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(os.uname().machine)
+        for number in calls or ():
+            script = f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.syscall({number}, b"user", b"x", b"x", 1, -4), ctypes.get_errno())
+"""
+            assert python(engine, "alice", script).text == "-1 1"
 
 
 def a_host_cannot_change_its_mounts() -> None:

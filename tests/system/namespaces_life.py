@@ -301,6 +301,19 @@ def the_groups_of_a_lab_whose_launcher_was_killed_go_with_the_next_lab() -> None
         assert groups_of(engine.lab) == []
 
 
+def a_host_has_the_limits_that_are_stated() -> None:
+    with lab(a_plan(ONE)) as engine:
+        found = {
+            path.name: int(path.read_text())
+            for group in groups_of(engine.lab)
+            if group.endswith("/host-alice")
+            for path in Path(group).iterdir()
+            if path.name in ("pids.max", "memory.limit_in_bytes", "memory.max")
+        }
+        wanted = [] if engine.describe()["no_limit_of_memory"] else [limits.PROCESSES, limits.MEMORY_BYTES]
+        assert sorted(found.values()) == wanted, found
+
+
 def a_host_that_is_full_of_processes_can_still_be_asked() -> None:
     """Files are carried, and what `ready: {answers: ...}` asks runs, when the host itself can start nothing."""
     with lab(a_plan(TWO)) as engine:

@@ -157,13 +157,32 @@ def test_the_machine_cannot_be_reached_from_a_host_at_any_of_its_addresses(up: L
     addresses = [a["local"] for link in json.loads(shown) for a in link["addr_info"] if a["local"] != "127.0.0.1"]
     gateway = up.plan.networks[0].gateway
     assert gateway in addresses
-    with machine_listens(up.docker_host, 7110) as accepted:
+    with machine_listens(up.docker_host, 7110) as accepted, machine_hears(up.docker_host) as heard:
         assert "True" in on_its_machine(up.docker_host, [sys.executable, "-c", TRY, gateway, "7110"]).stdout, (
             "control"
         )
         for address in addresses:
             assert up.run("left", "python3", "-ISc", TRY, address, "7110").out.strip() == "False", address
+            up.run("left", "python3", "-ISc", SAY, address, "host")
+            on_its_machine(up.docker_host, [sys.executable, "-c", SAY, address, "control"])
+        await_true(lambda: heard.count(b"control") == len(addresses))
+        assert b"host" not in heard
         assert accepted() == 1, "the control's only"
+
+
+@pytest.mark.parametrize("where", ["/tmp/", "/run/", "\0"])
+def test_unix_sockets_of_the_machine_cannot_be_reached(up: Lab, where: str) -> None:
+    path = f"{where}testbed-check-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as control:
+        listener.bind(path)
+        try:
+            listener.listen()
+            control.connect(path)
+            connect = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
+            assert up.python("left", connect).exit == 1
+        finally:
+            if where != "\0":
+                Path(path).unlink()
 
 
 def test_a_host_cannot_be_reached_from_the_machine(up: Lab) -> None:
@@ -210,6 +229,23 @@ while True:
     server.accept()
     print("accepted", flush=True)
 """
+
+
+@contextmanager
+def machine_hears(docker_host: str) -> Iterator[bytearray]:
+    """A UDP socket on the daemon's machine, at the port of SAY; what it gets."""
+    argv = command_on_its_machine(docker_host, [sys.executable, "-c", HEAR])
+    heard = bytearray()
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as listener:
+        assert listener.stdout is not None and listener.stdout.readline() == b"READY\n"
+        lines = iter(listener.stdout.readline, b"")
+        reader = threading.Thread(target=lambda: [heard.extend(line) for line in lines])
+        reader.start()
+        try:
+            yield heard
+        finally:
+            listener.kill()
+            reader.join()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import platform
 import resource
 import stat
 import tarfile
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import linux
+from testbed.engines.lab import seccomp
 from testbed.limits import OOM_SCORE_ADJ, OPEN_FILES
 
 LARGEST_FILE_BYTES = 1 << 30  # what may come out: a sparse file can claim to be larger than the host's whole disk
@@ -99,6 +101,9 @@ def become_program(
         os.setresuid(identity.uid, identity.uid, identity.uid)
     linux.limit_capabilities(capabilities)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    refused = seccomp.program(platform.machine(), capabilities)
+    if refused is not None:
+        linux.filter_system_calls(refused)
     try:
         os.execve(path, list(argv), dict(environment))
     except FileNotFoundError as problem:
