@@ -6,10 +6,12 @@ With TESTBED_RESULTS=DIR, the results of the scenarios are kept in there.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from testbed.scenario import parse
 from tests.command import ROOT, clean_environment
 from tests.conftest import missing, processes_below
 from tests.kernel import boot
+from tests.system import namespaces_life
 
 CONTROL = Path(__file__).with_name("udp-loss-gently.yaml")
 NEEDS_SCTP = [
@@ -106,6 +109,30 @@ def test_where_there_is_sctp_it_is_found(tmp_path: Path) -> None:
     ran = under_uml(*testbed("run", asked, "--strict"))
     assert ran.status == 0, str(ran)
     assert "desk.sctp is offered" in ran.output, str(ran)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        namespaces_life.a_host_has_the_limits_that_are_stated,
+        namespaces_life.what_is_ended_for_want_of_memory_is_counted,
+        namespaces_life.the_groups_of_a_lab_whose_launcher_was_killed_go_with_the_next_lab,
+    ],
+)
+def test_control_groups_of_version_2_limit_a_host_too(check: Callable[[], None]) -> None:
+    module, name = check.__module__, check.__name__
+    python = shlex.join(
+        [
+            sys.executable,
+            "-c",
+            f"from {module} import {name} as check, groups; groups.parents(); check(); print('checked')",
+        ]
+    )
+    groups = "/sys/fs/cgroup"
+    give = f"mount -t cgroup2 none {groups} && echo +memory +pids > {groups}/cgroup.subtree_control"
+    ran = under_uml("sh", "-c", f"{give} && {python} && ls {groups}")
+    assert "checked\n" in ran.output and "memory.stat" in ran.output, str(ran)
+    assert "testbed-lab" not in ran.output, str(ran)
 
 
 def test_the_control_passes_as_root() -> None:

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from testbed import limits
+from testbed import groups, limits
 from testbed.errors import CapabilityError, CommandNotFound, EngineError
 from tests.system.namespaces_lab import (
     ONE,
@@ -312,6 +312,27 @@ def a_host_has_the_limits_that_are_stated() -> None:
         }
         wanted = [] if engine.describe()["no_limit_of_memory"] else [limits.PROCESSES, limits.MEMORY_BYTES]
         assert sorted(found.values()) == wanted, found
+
+
+def what_is_ended_for_want_of_memory_is_counted() -> None:
+    """With less than a host has, so that it takes less time."""
+    with lab(a_plan(TWO)) as engine:
+        made = [Path(group) for group in groups_of(engine.lab) if group.endswith("/host-alice")]
+        limit = next((found for group in made for found in limits_of_memory(group)), None)
+        assert bool(limit) != bool(engine.describe()["no_limit_of_memory"])
+        if limit is None:
+            return
+        limit.write_text(str(64 << 20))
+        holders = {host: int(engine.entrance(host).split()[2]) for host in ("alice", "bob")}
+        assert [groups.memory_kills(pid) for pid in holders.values()] == [0, 0]
+        hog = Run(engine, "alice", PYTHON, "-IS", "-c", "print(bytearray(256 << 20)[-1])").end()
+        assert hog.exit == "SIGKILL"
+        assert {host: groups.memory_kills(pid) for host, pid in holders.items()} == {"alice": 1, "bob": 0}
+        assert run(engine, "alice", "true").exit == 0
+
+
+def limits_of_memory(group: Path) -> list[Path]:
+    return [path for name in ("memory.max", "memory.limit_in_bytes") if (path := group / name).exists()]
 
 
 def a_host_that_is_full_of_processes_can_still_be_asked() -> None:
