@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -170,19 +171,14 @@ def test_the_machine_cannot_be_reached_from_a_host_at_any_of_its_addresses(up: L
         assert accepted() == 1, "the control's only"
 
 
-@pytest.mark.parametrize("where", ["/tmp/", "/run/", "\0"])
+@pytest.mark.parametrize("where", ["/tmp/", "/run/", "@"])
 def test_unix_sockets_of_the_machine_cannot_be_reached(up: Lab, where: str) -> None:
     path = f"{where}testbed-check-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as control:
-        listener.bind(path)
-        try:
-            listener.listen()
-            control.connect(path)
-            connect = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
-            assert up.python("left", connect).exit == 1
-        finally:
-            if where != "\0":
-                Path(path).unlink()
+    with listens_on_its_machine(up.docker_host, LISTEN_UNIX, path) as said:
+        on_its_machine(up.docker_host, [sys.executable, "-c", CONNECT_UNIX, path], check=True)
+        await_true(lambda: said.count(b"accepted") == 1)
+        assert up.run("left", "python3", "-ISc", CONNECT_UNIX, path).exit == 1
+        assert said.count(b"accepted") == 1, "the control's only"
 
 
 def test_a_host_cannot_be_reached_from_the_machine(up: Lab) -> None:
@@ -231,43 +227,53 @@ while True:
 """
 
 
+LISTEN_UNIX = """
+import os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1].replace("@", chr(0)))
+try:
+    server.listen()
+    print("READY", flush=True)
+    while server.accept():
+        print("accepted", flush=True)
+finally:
+    if "@" not in sys.argv[1]:
+        os.unlink(sys.argv[1])
+"""
+CONNECT_UNIX = """
+import socket, sys
+socket.socket(socket.AF_UNIX).connect(sys.argv[1].replace("@", chr(0)))
+"""
+
+
 @contextmanager
 def machine_hears(docker_host: str) -> Iterator[bytearray]:
     """A UDP socket on the daemon's machine, at the port of SAY; what it gets."""
-    argv = command_on_its_machine(docker_host, [sys.executable, "-c", HEAR])
-    heard = bytearray()
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as listener:
-        assert listener.stdout is not None and listener.stdout.readline() == b"READY\n"
-        lines = iter(listener.stdout.readline, b"")
-        reader = threading.Thread(target=lambda: [heard.extend(line) for line in lines])
-        reader.start()
-        try:
-            yield heard
-        finally:
-            listener.kill()
-            reader.join()
+    with listens_on_its_machine(docker_host, HEAR) as said:
+        yield said
 
 
 @contextmanager
 def machine_listens(docker_host: str, port: int, bind: str = "0.0.0.0") -> Iterator[Callable[[], int]]:
     """A TCP listener on the daemon's machine; gives a function that counts what it accepted."""
-    argv = command_on_its_machine(docker_host, [sys.executable, "-c", LISTEN, str(port), bind])
+    with listens_on_its_machine(docker_host, LISTEN, str(port), bind) as said:
+        yield lambda: said.count(b"accepted")
+
+
+@contextmanager
+def listens_on_its_machine(docker_host: str, program: str, *words: str) -> Iterator[bytearray]:
+    """A program on the daemon's machine that says READY; gives what else it says, as it comes."""
+    argv = command_on_its_machine(docker_host, [sys.executable, "-c", program, *words])
     said = bytearray()
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as listener:
-        assert listener.stdout is not None
-        assert listener.stdout.readline() == b"READY\n"
-
-        def read() -> None:
-            assert listener.stdout is not None
-            while line := listener.stdout.readline():
-                said.extend(line)
-
-        reader = threading.Thread(target=read)
+        assert listener.stdout is not None and listener.stdout.readline() == b"READY\n"
+        lines = iter(listener.stdout.readline, b"")
+        reader = threading.Thread(target=lambda: [said.extend(line) for line in lines])
         reader.start()
         try:
-            yield lambda: said.count(b"accepted")
+            yield said
         finally:
-            listener.kill()
+            listener.send_signal(signal.SIGINT)  # so that it can clear up after itself
             reader.join()
 
 
