@@ -25,6 +25,16 @@ def write(path: str) -> int:
     return 0
 
 
+def opened(path: str) -> int:
+    os.close(os.open(path, os.O_WRONLY))
+    return 0
+
+
+def step_the_clock_by_nothing() -> int:
+    """clock_adjtime(2) with ADJ_SETOFFSET: it takes the right to set the clock, and would leave it as it is."""
+    return int(libc.clock_adjtime(0, ctypes.byref((ctypes.c_long * 32)(0x0100))))
+
+
 def enter(kind: str) -> int:
     descriptor = os.open(f"/proc/1/ns/{kind}", os.O_RDONLY)
     return int(libc.setns(descriptor, 0))
@@ -41,11 +51,11 @@ ATTACKS: dict[str, Callable[[], int]] = {
     "change a sysctl of the machine": lambda: write("/proc/sys/vm/swappiness"),
     "change a sysctl of all users": lambda: write("/proc/sys/kernel/printk"),
     "change a sysctl of its own network": lambda: write("/proc/sys/net/ipv4/ip_forward"),
-    "press a key of the machine": lambda: write("/proc/sysrq-trigger"),
+    "press a key of the machine": lambda: opened("/proc/sysrq-trigger"),
     "load a module": lambda: libc.syscall(175, b"", 0, b""),  # init_module
     "enter the first process's mounts": lambda: enter("mnt"),
     "make a device": lambda: os.mknod("/tmp/device", 0o20666, os.makedev(1, 1)) or 0,
-    "set the clock": lambda: libc.clock_settime(0, ctypes.byref((ctypes.c_long * 2)(0, 0))),
+    "set the clock": step_the_clock_by_nothing,
     "name itself": lambda: libc.sethostname(b"other", 5),
     "read the keys of its user": lambda: min(int(libc.syscall(250, 11, -4, None, 0)), 0),  # KEYCTL_READ
     "watch the machine": lambda: libc.syscall(298, bytes(128), 0, -1, -1, 0) and ctypes.get_errno(),
