@@ -248,14 +248,18 @@ class _Job:
         self.records.complete = True
 
     def _collect(self, engine: Engine) -> None:
-        """Copy out what `collect:` names, also after a failure; what is not there is said and no error."""
+        """Copy out what `collect:` names, also after a failure; what is not there or too large is said."""
         for program in self.plan.programs:
             for path in program.collect:
                 try:
-                    left_out = self.results.save_collected(program.id, path, engine.get(program.host, path))
+                    archive = engine.get(program.host, path)
                 except FileNotFoundError:
-                    left_out = [f"{path}: not there"]
-                for what in left_out:
+                    self.runner.say(f"{program.id} collect: {path}: not there")
+                    continue
+                except OSError as problem:
+                    self.runner.say(f"{program.id} collect: {path}: {problem.strerror}")
+                    continue
+                for what in self.results.save_collected(program.id, path, archive):
                     self.runner.say(f"{program.id} collect: {what}")
             self.results.collected(self.plan, self.records.programs[program.id])
 

@@ -81,7 +81,10 @@ class Engine(Protocol):
         """Write files (absolute path, content) into a host, making directories on the way."""
 
     def get(self, host: str, path: str) -> bytes:
-        """A path out of a host, file or directory, as a tar archive. Raises FileNotFoundError."""
+        """A path out of a host, file or directory, as a tar archive.
+
+        Raises FileNotFoundError, and OSError (EFBIG) for more than limits.COLLECTED_BYTES.
+        """
 
     def start(self, host: str, command: Command, stdout: Sink, stderr: Sink) -> Process:
         """Run a command in a host. Raises CommandNotFound; anything else that fails is EngineError."""

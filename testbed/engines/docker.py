@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -140,14 +140,23 @@ class DockerEngine:
         self._put(self._container(host).id, f"copying files into {host}", dict(files))
 
     def get(self, host: str, path: str) -> bytes:
-        """A tar archive; its members start with the path's last part. Raises FileNotFoundError, EngineError."""
+        """A tar archive; its members start with the path's last part. Raises OSError for none or too much."""
+        found, archive = True, bytearray()
         with asking(f"copying {path} out of {host}"):
             try:
                 chunks, _ = self._api.get_archive(self._container(host).id, path)
-                return b"".join(chunks)
+                with closing(chunks):  # and so the connection, if there is more
+                    for chunk in chunks:
+                        archive += chunk
+                        if len(archive) > limits.COLLECTED_BYTES:
+                            break
             except docker.errors.NotFound:
-                pass
-        raise FileNotFoundError(f"{path} is not there in host {host}")
+                found = False
+        if not found:
+            raise FileNotFoundError(f"{path} is not there in host {host}")
+        if len(archive) > limits.COLLECTED_BYTES:
+            raise limits.too_large()
+        return bytes(archive)
 
     def start(self, host: str, command: Command, stdout: Sink, stderr: Sink) -> DockerProcess:
         """Raises CommandNotFound, EngineError."""

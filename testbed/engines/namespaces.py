@@ -154,11 +154,13 @@ class NamespacesEngine:
             raise EngineError(f"{doing}: {complaint or f'it ended with {status}'}")
 
     def get(self, host: str, path: str) -> bytes:
-        """A file or directory as a tar archive, with sockets left out. Raises FileNotFoundError."""
+        """A file or directory as a tar archive, with sockets left out. Raises OSError for none or too much."""
         doing = f"reading {path} of host {host}"
         status, archive, complaint = self._carry(host, {"action": "get", "path": path}, b"", doing)
         if status == guest.NOT_THERE:
             raise FileNotFoundError(f"{doing}: no such file or directory")
+        if status == guest.TOO_LARGE:
+            raise limits.too_large()
         if status != 0:
             raise EngineError(f"{doing}: {complaint or f'it ended with {status}'}")
         return archive

@@ -6,6 +6,7 @@ few directories of a limited size, the plan's kernel settings, and the plan's ro
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from testbed import limits
 from testbed.agent.baseline import link_local
 from testbed.engines.directories import WRITABLE
 from testbed.limits import FILES_BYTES, OOM_SCORE_ADJ, OPEN_FILES
@@ -147,6 +149,20 @@ def test_what_a_process_may_use_up_is_limited(seen: Any, host: str) -> None:
     soft, hard = seen[host]["open_files"]
     assert 1024 <= soft == hard <= OPEN_FILES
     assert seen[host]["core"] == [0, 0] and seen[host]["oom_score_adj"] == OOM_SCORE_ADJ
+
+
+def test_more_than_is_collected_is_refused_however_little_of_it_is_there(
+    up: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if up.engine.name == "docker":  # which sends the holes too, and that takes its time
+        monkeypatch.setattr(limits, "COLLECTED_BYTES", 1 << 20)
+    made = up.command("a", ("truncate", "-s", str(limits.COLLECTED_BYTES + 1), "/var/tmp/holes"))
+    assert made.process.wait(10) and made.exit == 0
+    with pytest.raises(OSError, match="the most that is collected") as raised:
+        up.engine.get("a", "/var/tmp/holes")
+    assert raised.value.errno == errno.EFBIG
+    with pytest.raises(FileNotFoundError):
+        up.engine.get("a", "/var/tmp/nothing")
 
 
 @pytest.mark.parametrize("host", ("a", "c"))

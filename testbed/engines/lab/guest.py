@@ -19,10 +19,9 @@ from pathlib import Path
 
 from testbed import linux
 from testbed.engines.lab import seccomp
-from testbed.limits import OOM_SCORE_ADJ, OPEN_FILES
+from testbed.limits import COLLECTED_BYTES, OOM_SCORE_ADJ, OPEN_FILES, too_large
 
-LARGEST_FILE_BYTES = 1 << 30  # what may come out: a sparse file can claim to be larger than the host's whole disk
-NOT_THERE = 3  # exit status of `carry_out` when there is no such path
+NOT_THERE, TOO_LARGE = 3, 4  # exit statuses of `carry_out`
 SECBIT_NO_SETUID_FIXUP = 4  # the sets of capabilities survive a change of uid; capabilities(7)
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 
@@ -200,10 +199,12 @@ def carry_out(path: str) -> int:
     try:
         with os.fdopen(1, "wb") as stdout, tarfile.open(fileobj=stdout, mode="w|") as archive:
             for inner, name in _walk(real, Path(path).name or "."):
-                info, content = _read(archive, inner, name)
+                info, content = _read(archive, inner, name, COLLECTED_BYTES - archive.offset)
                 if info is not None:
                     archive.addfile(info, io.BytesIO(content))
     except OSError as problem:
+        if problem.errno == errno.EFBIG:
+            return TOO_LARGE
         return _complain(f"{problem.filename or path}: {problem.strerror}")
     return 0
 
@@ -215,19 +216,19 @@ def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
             yield from _walk(str(entry), f"{name}/{entry.name}")
 
 
-def _read(archive: tarfile.TarFile, path: str, name: str) -> tuple[tarfile.TarInfo | None, bytes]:
+def _read(archive: tarfile.TarFile, path: str, name: str, room_bytes: int) -> tuple[tarfile.TarInfo | None, bytes]:
     """One member. The content is read whole, so that a file which grows or shrinks cannot spoil the archive."""
     try:
         info = archive.gettarinfo(path, name)  # None for a socket: an archive cannot hold one
         if info is None or not info.isreg():
             return info, b""
-        if info.size > LARGEST_FILE_BYTES:
-            raise OSError(errno.EFBIG, f"larger than {LARGEST_FILE_BYTES} bytes, the most that is collected", path)
+        if info.size > room_bytes:
+            raise too_large()
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:  # it went away since it was listed
         return None, b""
     with os.fdopen(descriptor, "rb") as file:
-        content = file.read(LARGEST_FILE_BYTES)
+        content = file.read(room_bytes)
     info.size, info.type = len(content), tarfile.REGTYPE  # a hard link comes out as a file of its own
     return info, content
 
