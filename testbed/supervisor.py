@@ -31,6 +31,7 @@ Say = Callable[[str], None]
 class Hands(Protocol):
     """What the supervisor asks of the agent; the agent's client has these."""
 
+    def still_there(self) -> None: ...
     def sockets(self, host: str, pid: int) -> Sequence[Mapping[str, Any]]: ...
     def signal(self, host: str, pid: int, name: str, tree: bool = False) -> object: ...
 
@@ -91,9 +92,13 @@ class Supervisor:
         self._killed_s: dict[str, float] = {}
 
     def run(self) -> None:
-        """Until every program has ended and the run is over. Raises CommandNotFound, EngineError."""
+        """Until every program has ended and the run is over.
+
+        Raises CommandNotFound, EngineError, and ConditionError as soon as the network is not what it was.
+        """
         try:
             while not self._life.over:
+                self._agent.still_there()
                 self._observe()
                 for action in self._life.step(time.monotonic_ns()):
                     if isinstance(action, Start):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import queue
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -38,6 +39,10 @@ class AgentClient:
         self._number = 0
         self._start: dict[str, Any] = {}
         self._closed = threading.Event()
+        self._heard: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()  # answers; None: the end
+        self._ended = ""  # how its output ended, once it has
+        self._lost = ""  # what it said of conditions that were lost, unasked
+        threading.Thread(target=self._listen, name="agent-heard", daemon=True).start()
         self._alive = threading.Thread(
             target=self._stay_alive, args=(alive_every_s,), name="agent-alive", daemon=True
         )
@@ -130,6 +135,17 @@ class AgentClient:
             offset = answer["next"]
         return b"".join(pieces)
 
+    def still_there(self) -> None:
+        """Raises EngineError as soon as the agent has ended, ConditionError as soon as it says that its wire has.
+
+        Asks nothing and waits for nothing. Without it a run would go on to its end on a network that has gone.
+        """
+        if self._lost:
+            raise ConditionError(f"the conditions are not in force: {self._lost}")
+        if self._ended:
+            why = "nothing holds or proves the conditions any more"
+            raise EngineError(f"the agent ended in mid-run: {self._ended}; {why}")
+
     def close(self) -> None:
         """The agent's end of input: it undoes what it made, and exits. Twice is once."""
         if not self._closed.is_set():
@@ -155,17 +171,29 @@ class AgentClient:
         error = answer["error"]
         raise _KINDS.get(error["kind"], EngineError)(error["message"])
 
+    def _listen(self) -> None:
+        """All that the agent says, as it comes: its death and what it says unasked are known at once."""
+        try:
+            while line := self._channel.readline():
+                message: dict[str, Any] = json.loads(line)
+                if "lost" in message:
+                    self._lost = str(message["lost"])
+                elif "alive" not in message:
+                    self._heard.put(message)
+            self._ended = "end of its output"
+        except Exception as problem:  # broken, or no message: whatever it is, nobody else hears of it
+            self._ended = str(problem) or repr(problem)
+        self._heard.put(None)
+
     def _exchange(self, do: str, request: bytes) -> dict[str, Any]:
         try:
             self._channel.write(request)
-            while line := self._channel.readline():
-                answer: dict[str, Any] = json.loads(line)
-                if "alive" not in answer:
-                    break
-            else:
-                raise EngineError(f"the agent ended: end of its output, asked for {do}")
-        except (OSError, ValueError) as problem:
+        except OSError as problem:
             raise EngineError(f"the agent ended: {problem}, asked for {do}") from problem
+        answer = self._heard.get()
+        if answer is None:
+            self._heard.put(None)  # for whoever asks next
+            raise EngineError(f"the agent ended: {self._ended}, asked for {do}")
         if answer.get("id") != self._number:
             raise EngineError(f"the agent answered {answer} to request {self._number} ({do})")
         return answer

@@ -52,9 +52,9 @@ class WireProcess:
         if namespaces.identity(self.pid, "net") == namespaces.identity("self", "net"):
             raise ConditionError("the wire did not leave the agent's network namespace")
 
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+    def death(self) -> str:
+        """How it ended, in words; "" while it lives."""
+        return "" if self._process.poll() is None else self._obituary()
 
     def tell(self, do: str, **arguments: Any) -> None:
         """One request. Raises ConditionError if the wire is dead."""

@@ -259,6 +259,10 @@ class Links:
         self._offsets = proof.unread({}, moment)
         return moment
 
+    def lost(self) -> str:
+        """Why no condition is in force any more: how the wire ended; "" while it lives, or none is needed."""
+        return self._wires.death() if self._wires is not None else ""
+
     def check(self) -> dict[str, Any]:
         """The proof: `problems` is empty if every condition was in force and no frame was lost by accident."""
         nothing: dict[str, Any] = {"hosts": {}, "links": {}, "ring": {}}

@@ -27,6 +27,7 @@ from testbed.errors import CapabilityError, ConditionError, EngineError, Testbed
 
 ALIVE_EVERY_S = 10.0
 SILENCE_S = 60.0
+LOOK_EVERY_S = 0.1  # whether the wire lives
 _PIPE_BUF = 4096  # what a pipe that is ready for writing takes without blocking
 
 Json = dict[str, Any]
@@ -167,7 +168,8 @@ class Loop:
         self._alive_every_s, self._silence_s = alive_every_s, silence_s
         self._stop, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._pieces: list[bytes] = []  # of a line that has not ended yet
-        self._spoke = self._heard = time.monotonic()
+        self._spoke = self._heard = self._looked = time.monotonic()
+        self._told = ""  # what was said of the wire's end: once is enough
 
     def run(self) -> None:
         """Serve until the end, then undo. The caller's signal handlers are put back."""
@@ -196,6 +198,8 @@ class Loop:
                 return
             if now - self._spoke >= self._alive_every_s and not self._write({"alive": now}):
                 return
+            if now - self._looked >= LOOK_EVERY_S and not self._look_at_wire(now):
+                return
             ready = self._wait()
             if self._stop in ready:
                 return
@@ -207,6 +211,15 @@ class Loop:
                 self._pieces.append(piece)
                 if b"\n" in piece and not self._answer_lines():
                     return
+
+    def _look_at_wire(self, now: float) -> bool:
+        """Say unasked that the wire has ended: no run may go on as if it had not. False: nobody reads."""
+        self._looked = now
+        lost = self._agent.links.lost()
+        if lost == self._told:
+            return True
+        self._told = lost
+        return not lost or self._write({"lost": lost})
 
     def _wait(self) -> list[int]:
         descriptors = [self._source, self._stop]

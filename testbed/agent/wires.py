@@ -35,6 +35,10 @@ class Wires:
         for wire in self._wires:
             wire.await_ready()
 
+    def death(self) -> str:
+        """How those ended that did, in words; "" while all of them live."""
+        return "; ".join(filter(None, (wire.death() for wire in self._wires)))
+
     def of(self, host: str) -> WireProcess:
         """The one that carries what this host sends."""
         if host not in self._number_of:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from testbed.agent.client import AgentClient
 from testbed.conditions.condition import Condition
 from testbed.errors import ConditionError, EngineError
 from testbed.measure import ledger
@@ -270,15 +271,26 @@ def wires_of(where: Lab) -> list[int]:
     return [int(wire) for wire in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
 
 
+def unasked(agent: AgentClient) -> str:
+    """What the client knows of the conditions without asking; "" while they hold."""
+    try:
+        agent.still_there()
+    except (ConditionError, EngineError) as problem:
+        return str(problem)
+    return ""
+
+
 def test_when_the_wire_dies_nothing_passes_and_the_proof_says_so(build: Build) -> None:
     plan = make_plan({"lan": ["a", "b", "c"]}, PAIR)
     with build(plan) as here, client(here) as agent:
         agent.hosts(plan, here.pids)
         agent.conditions(plan)
         assert len(ping(here, "a", ip_of(plan, "b"))) == 3
+        agent.still_there()
         (wire,) = wires_of(here)
         os.kill(wire, signal.SIGKILL)
         wait_for(lambda: not made_in(here, "a")["w0"])
+        wait_for(lambda: "the wire (process" in unasked(agent))
         assert ping(here, "a", ip_of(plan, "b")) == []
         assert len(ping(here, "a", ip_of(plan, "c"))) == 3
         (problem,) = agent.check()["problems"]
@@ -402,6 +414,7 @@ def test_when_the_agent_is_killed_nothing_passes(build: Build) -> None:
         wait_for(lambda: not made_in(here, "a")["w0"])
         assert ping(here, "a", ip_of(plan, "b")) == []
         here.process.kill()  # `unshare` holds the other end of our pipe too
+        wait_for(lambda: "the agent ended in mid-run" in unasked(agent))
         with pytest.raises(EngineError, match="the agent ended"):
             agent.check()
 

@@ -17,7 +17,7 @@ import pytest
 from testbed.agent.client import AgentClient
 from testbed.agent.loop import Agent, Loop
 from testbed.conditions.condition import Condition
-from testbed.errors import CapabilityError, ConditionError, EngineError
+from testbed.errors import CapabilityError, ConditionError, EngineError, TestbedError
 from testbed.plan import types
 
 
@@ -154,6 +154,17 @@ def test_signs_of_life_come_unasked_and_silence_ends_it(pipes: tuple[int, int, i
     assert 1 <= len(lines) <= 51
     assert all(began <= line["alive"] <= began + took for line in lines)
     assert agent.undone == 1
+
+
+def test_a_wire_that_ended_is_told_unasked_and_once(
+    pipes: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _, hear, sink = pipes
+    agent = Scripted()
+    monkeypatch.setattr(agent.links, "lost", lambda: "the wire ended with status -9")
+    Loop(agent, source, sink, alive_every_s=0.02, silence_s=0.5).run()
+    lines = [json.loads(line) for line in os.read(hear, 1 << 16).splitlines()]
+    assert [line for line in lines if "alive" not in line] == [{"lost": "the wire ended with status -9"}]
 
 
 def test_who_reads_no_more_ends_it(pipes: tuple[int, int, int, int]) -> None:
@@ -402,6 +413,53 @@ def test_errors_become_exceptions(kind: str, error: type[Exception]) -> None:
 def test_a_dead_agent() -> None:
     with pytest.raises(EngineError, match="the agent ended: end of its output, asked for hello"):
         ask(lambda c: c.hello(), None)
+
+
+def told_unasked(client: AgentClient) -> str:
+    """What a client that asks nothing comes to know within a while."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            client.still_there()
+        except TestbedError as problem:
+            return f"{type(problem).__name__}: {problem}"
+        time.sleep(0.001)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        (b"", "EngineError: the agent ended in mid-run: end of its output; nothing holds or proves"),
+        (b"Traceback\n", "EngineError: the agent ended in mid-run: Expecting value"),
+        (b'{"lost": "the wire ended"}\n', "ConditionError: the conditions are not in force: the wire ended"),
+    ],
+)
+def test_the_end_of_the_agent_or_its_wire_is_known_without_asking(line: bytes, known: str) -> None:
+    channel = Channel()
+    client = AgentClient(channel)
+    try:
+        client.still_there()
+        channel.say(b'{"alive": 3}\n')
+        channel.say(line)
+        assert told_unasked(client).startswith(known)
+    finally:
+        client.close()
+
+
+def test_an_answer_that_came_just_before_the_end_is_an_answer() -> None:
+    channel = Channel({"ok": {}}, {"ok": {}}, {"ok": {}})  # of which none is heard
+    channel.say(b'{"id": 1, "ok": {"fate": 1}}\n')
+    channel.say(b"")
+    client = AgentClient(channel)
+    try:
+        assert "the agent ended" in told_unasked(client)
+        assert client.hello() == {"fate": 1}
+        for _ in range(2):
+            with pytest.raises(EngineError, match="end of its output, asked for hello"):
+                client.hello()
+    finally:
+        client.close()
 
 
 @pytest.mark.parametrize("line", [b"not json\n", b'{"id": 77, "ok": {}}\n'])
