@@ -21,7 +21,7 @@ from testbed.measure.ledger import NEVER, Writer
 
 MOST_PENDING_BYTES = 512 << 20  # frames held in memory; beyond it the wire loses frames and says so
 ENTRY_BYTES = 400  # what the interpreter takes for one of them, besides the frame
-OLDEST_NS = 1_000_000_000  # an age outside 0..1 s is no age: a clock was set or the machine slept
+OLDEST_NS = 1_000_000_000  # an age outside 0..1 s is no age: a clock was set; unless nobody looked for longer
 READING_ERROR_NS = 100_000  # how far two clocks, read one after the other, may seem to disagree
 GIVE_UP_NS = 50_000_000  # how long a frame is offered to a port that is busy, while all others wait
 RING_IN_READS = 64  # reads of 256 frames that empty the largest ring twice over
@@ -49,6 +49,7 @@ class Path:
         self.slot_bytes = 0
         self.too_large = self.bad_age = self.tx_busy = self.tx_errors = self.stray = 0
         self.last_frame_ns = 0
+        self._empty_ns = 0  # when the ring was last found empty: nothing in it is older
         self._ledger_fd = ledger_fd
         self._records = Writer()
         self._seed = 0
@@ -130,6 +131,7 @@ class Path:
         if self._ring is None or slot_bytes != self._ring.slot_bytes:
             self._close_ring()
             self._ring = RxRing(slot_bytes)
+            self._empty_ns = time.monotonic_ns()
         self.slot_bytes = slot_bytes
         for host in list(self._ports):
             self._ports.pop(host).close()
@@ -154,10 +156,14 @@ class Path:
         """Read up to `most` frames and decide their fates. Returns how many there were."""
         if self._ring is None:
             return 0
+        empty_ns, looked_ns = self._empty_ns, time.monotonic_ns()
         arrivals = self._ring.read(most)
+        if len(arrivals) < most:
+            self._empty_ns = looked_ns
         if not arrivals:
             return 0
         now_ns, ahead_ns = clocks()
+        oldest_ns = max(OLDEST_NS, now_ns - empty_ns)  # more if this process was kept from looking
         self.last_frame_ns = now_ns
         by_addresses, sources = self._by_addresses, self._sources
         for arrival in arrivals:
@@ -168,10 +174,10 @@ class Path:
                 continue
             host.frames_in += 1
             in_ns = stamp_ns + ahead_ns
-            if not 0 <= now_ns - in_ns <= OLDEST_NS:
+            if not 0 <= now_ns - in_ns <= oldest_ns:
                 now_ns, ahead_ns = clocks()  # it came in after the last reading
                 in_ns = stamp_ns + ahead_ns
-                if not -READING_ERROR_NS <= now_ns - in_ns <= OLDEST_NS:
+                if not -READING_ERROR_NS <= now_ns - in_ns <= oldest_ns:
                     self.bad_age += 1
                     in_ns = now_ns
                 in_ns = min(in_ns, now_ns)

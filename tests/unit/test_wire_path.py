@@ -301,6 +301,26 @@ def test_an_impossible_age_is_counted_and_replaced(bench: Bench) -> None:
     assert all(before <= record.in_ns <= time.monotonic_ns() for record in bench.settle())
 
 
+def test_what_came_in_while_the_wire_stood_still_keeps_its_age(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a wire that was stopped for seconds would call itself punctual, and a bound on time fail for it."""
+    bench.apply({"a->b": Condition(delay_ns=MS)})
+    bench.turn()
+    came_ns = time.monotonic_ns()
+    bench.arrive(udp(MACS["b"], MACS["a"]))
+    bench.arrive(udp(MACS["b"], MACS["a"]), ago_ns=3600 * 10**9)  # an hour before the ring was last empty
+    monotonic_ns, time_ns = time.monotonic_ns, time.time_ns
+    monkeypatch.setattr(time, "monotonic_ns", lambda: monotonic_ns() + 5 * 10**9)
+    monkeypatch.setattr(time, "time_ns", lambda: time_ns() + 5 * 10**9)
+    bench.turn()
+    first, second = bench.settle()
+    assert (bench.path.bad_age, first.k, second.k) == (1, 0, 1)
+    assert came_ns <= first.in_ns < came_ns + 4 * 10**9
+    assert second.in_ns >= came_ns + 5 * 10**9
+    assert bench.path.links["a->b over lan"].counts.lateness.most_ns >= 4 * 10**9
+
+
 def test_the_age_of_a_frame_counts_against_its_delay(bench: Bench) -> None:
     bench.apply({"a->b": Condition(delay_ns=500 * MS)})
     bench.arrive(udp(MACS["b"], MACS["a"]), ago_ns=495 * MS)
