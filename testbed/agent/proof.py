@@ -145,6 +145,9 @@ def lost_frames(demand: Demand, start: Moment, now: Moment, offsets: Mapping[str
 
 
 def _lost_in_the_wire(demand: Demand, start: Moment, now: Moment) -> Iterable[Problem]:
+    causes = {"too_large": "larger than a slot", "tx_errors": "refused by the kernel on sending"}
+    counted = {cause: now.ring(cause) - start.ring(cause) for cause in causes}
+    why = ", ".join(f"{n} were {causes[cause]}" for cause, n in counted.items() if n)
     known = 0
     for host in now.views:
         if n := now.report.get("hosts", {}).get(host, {}).get("unknown", 0):
@@ -153,11 +156,8 @@ def _lost_in_the_wire(demand: Demand, start: Moment, now: Moment) -> Iterable[Pr
     for link, who in demand.links.items():
         if n := now.report.get("links", {}).get(link, {}).get("unasked", 0):
             known += n
-            yield _lost(who, n, f"on {link}")
-    causes = {"too_large": "larger than a slot", "tx_errors": "refused by the kernel on sending"}
-    counted = {cause: now.ring(cause) - start.ring(cause) for cause in causes}
+            yield _lost(who, n, f"on {link} ({why})" if why else f"on {link}")
     if sum(counted.values()) > known:  # else they are among those above, where it is known whose they are
-        why = ", ".join(f"{n} were {causes[cause]}" for cause, n in counted.items() if n)
         yield _lost("", sum(counted.values()) - known, why)
 
 

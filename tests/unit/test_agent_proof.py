@@ -387,7 +387,8 @@ def test_ring_drops_explain_what_was_not_read() -> None:
 def test_a_loss_whose_link_is_known_is_not_said_of_all() -> None:
     now = with_report("links", AB, "unasked", value=2)
     now.report["ring"] |= {"too_large": 1, "tx_errors": 1}
-    assert prove(now) == [("inconclusive", AB, f"the wire itself lost 2 frames: on {AB}")]
+    why = "1 were larger than a slot, 1 were refused by the kernel on sending"
+    assert prove(now) == [("inconclusive", AB, f"the wire itself lost 2 frames: on {AB} ({why})")]
 
 
 def test_counts_are_compared_from_where_they_began() -> None:
