@@ -343,6 +343,16 @@ def numbers_after(evidence: dict[str, Any]) -> list[int]:
     return [number for number in evidence["got"] if number >= 50]
 
 
+def test_after_its_ring_overflowed_the_link_works_again_and_loses_nothing(lab: Experiment) -> None:
+    """Full while it is being read: where the kernel and the wire write to the same slots at the same time."""
+    evidence = lab("flooded", links={"a->b": {}})
+    report, sent = evidence["report"], 20_000 * evidence["bursts"] + 500
+    assert evidence["got"] == list(range(500)), "afterwards"
+    assert report["ring"]["rx_drops"] > 0
+    assert report["hosts"]["a"]["frames_in"] + report["ring"]["rx_drops"] == evidence["matched"]["a"] == sent
+    assert report["links"][AB]["frames"] == report["links"][AB]["sent"] == report["hosts"]["a"]["frames_in"]
+
+
 def test_what_does_not_leave_in_time_is_on_record_when_the_drain_is_over(lab: Experiment) -> None:
     evidence = lab("undrained", links={"a->b": {"delay_ns": 10_000 * MS}})
     assert (evidence["first"]["drained"], evidence["first"]["pending"]) == (False, 20)

@@ -430,6 +430,27 @@ def closed(links: dict[str, dict[str, Any]], how: str) -> dict[str, Any]:
         return {"answer": answer, "before": before, "got": after, "report": report, "ledger": frames}
 
 
+def flooded(links: dict[str, dict[str, Any]], count: int = 500) -> dict[str, Any]:
+    """As fast as a can, until the ring overflows while the wire reads it; then at a pace that it keeps up with.
+
+    For a second at least: a slot that is given back in two steps is caught between them in one of 100,000 frames.
+    """
+    with Lab() as lab:
+        lab.conditions(links)
+        a, b = lab.hosts["a"], lab.hosts["b"]
+        with a.socket(socket.SOCK_DGRAM) as sender:
+            for burst in range(1, 101):
+                for _ in range(20_000):
+                    sender.sendto(b"flood", (b.ip, 9))
+                if burst >= 16 and lab.ask("report")["ok"]["ring"]["rx_drops"]:
+                    break
+            lab.ask("drain", for_s=10.0)
+            receiver = Receiver(b.socket(socket.SOCK_DGRAM, 9000))
+            send(sender, (b.ip, 9000), count, 100, 1000)
+        evidence = lab.evidence()
+        return evidence | {"ledger": None, "bursts": burst, "got": [number for number, _ in receiver.stop()]}
+
+
 def undrained(links: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Drain while much is under way, then go on; and requests that make no sense, in between."""
     with Lab() as lab:
@@ -467,6 +488,7 @@ EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     "stream": stream,
     "refused": refused,
     "closed": closed,
+    "flooded": flooded,
     "undrained": undrained,
 }
 
