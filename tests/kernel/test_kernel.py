@@ -5,6 +5,7 @@ With TESTBED_RESULTS=DIR, the results of the scenarios are kept in there.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -144,6 +145,36 @@ def test_the_control_passes_as_root() -> None:
 def test_as_an_ordinary_user_it_passes_too(path: Path) -> None:
     ran = under_uml(*ordinary_user(), *testbed("run", path, "--strict"))
     assert ran.status == 0, str(ran)
+
+
+STEPS = """
+import os, pathlib, signal, subprocess, sys, time
+run = subprocess.Popen(sys.argv[1:], stderr=subprocess.PIPE, text=True)
+for line in run.stderr:
+    print(line, end="")
+    if "sensor.sensor started" in line:
+        break
+lines = {p.parent.name: p.read_bytes() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")}
+(wire,) = [int(pid) for pid, line in lines.items() if b"agent import" b" wire" in line]  # and not this program
+for step in (3600, -3600):
+    time.sleep(0.2)
+    os.kill(wire, signal.SIGSTOP)
+    time.sleep(0.1)
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+    os.kill(wire, signal.SIGCONT)
+print(run.stderr.read())
+sys.exit(run.wait())
+"""
+
+
+def test_a_wall_clock_that_is_set_in_mid_run_changes_no_count_and_shortens_no_delay(tmp_path: Path) -> None:
+    """An hour forward and an hour back, while frames that were stamped before wait for the wire."""
+    words = testbed("run", CONTROL, "--strict", results=boot.RESULTS)
+    ran = under_uml(sys.executable, "-c", STEPS, *words, keep=tmp_path)
+    assert ran.status == 0, str(ran)
+    assert "\npass: " in ran.output, str(ran)
+    ring = json.loads((tmp_path / CONTROL.stem / "latest" / "proof.json").read_text())["end"]["ring"]
+    assert ring["bad_age"] > 0, "no frame waited when the clock was set"
 
 
 def test_an_exit_status_gets_out() -> None:
