@@ -62,7 +62,7 @@ def expecting(*expectations: str) -> Plan:
 def good_run(plan: Plan | None = None) -> Records:
     """The records of a run of that plan in which all was well. A new object every time, to be spoiled."""
     plan = plan or plan_of()
-    ledger = [frame for link in plan.links for frame in _crossing(plan.seed, link)]
+    ledger = [frame for link in plan.links for frame in crossing(plan.seed, link)]
     ledger.sort(key=lambda frame: (frame.in_ns, frame.link, frame.flow, frame.k, frame.copy))
     arrived = sum(frame.cause is None and frame.link.startswith("sensor") for frame in ledger)
     programs = {
@@ -80,7 +80,7 @@ def good_run(plan: Plan | None = None) -> Records:
         programs={program.id: programs[program.id] for program in plan.programs},
         kernel={host.name: {"UdpInDatagrams": arrived, "TcpRetransSegs": 0} for host in plan.hosts},
         ledger=ledger,
-        proof=_proof(plan, ledger),
+        proof=proof(plan, ledger),
         started_ns=0,
         ended_ns=2000 * MS,
         complete=True,
@@ -99,12 +99,12 @@ def counted(frames: list[Frame]) -> dict[str, int]:
     }
 
 
-def _crossing(seed: int, link: Link) -> Iterator[Frame]:
-    """COUNT datagrams, one a millisecond: a sensor's on their way there, or as many on their way back."""
+def crossing(seed: int, link: Link, count: int = COUNT) -> Iterator[Frame]:
+    """Datagrams, one a millisecond: a sensor's on their way there, or as many on their way back."""
     flow = "udp *1>9000" if link.target == "collector" else "udp 9000>*1"
     shaper = Shaper(link.condition)
     start_ns = 1000 * MS + (0 if link.target == "collector" else 20 * MS)
-    for k, draws in zip(range(COUNT), Stream(seed, link.id, flow), strict=False):
+    for k, draws in zip(range(count), Stream(seed, link.id, flow), strict=False):
         in_ns = start_ns + k * MS
         fate = shaper.decide(draws, 106, in_ns)
         sent_ns = None if fate.due_ns is None else fate.due_ns + LATE_NS
@@ -130,7 +130,7 @@ def _record(host: str, kind: str, entries: list[dict[str, Any]]) -> ProgramRecor
     return ProgramRecord(program_id, "run", 1000 * MS, None, 1800 * MS, 0, stdout=stdout)
 
 
-def _proof(plan: Plan, ledger: list[Frame]) -> LinkProof:
+def proof(plan: Plan, ledger: list[Frame]) -> LinkProof:
     start = {"conditions": {"links": {link.id: link.condition.to_json() for link in plan.links}}}
     links = {link.id: counted([frame for frame in ledger if frame.link == link.id]) for link in plan.links}
     return LinkProof(start=start, end={"links": links}, canary_p99_ns=80_000)
