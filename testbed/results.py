@@ -22,10 +22,13 @@ from testbed.errors import HostError
 from testbed.measure.ledger import from_json_line, to_json_line
 from testbed.measure.records import Frame, Judgement, LinkProof, ProgramRecord, Records
 from testbed.plan.types import Plan
+from testbed.rebuild import rebuild
 
 SCENARIO, PLAN, ENVIRONMENT, RUN = "scenario.yaml", "plan.json", "environment.json", "run.json"
 LEDGER, KERNEL, PROOF = "ledger.jsonl", "kernel.json", "proof.json"
 VERDICTS, REPORT = "verdicts.json", "report.txt"
+RESULTS_FORMAT = 1
+STREAMS = ("stdout", "stderr")
 
 
 class Results:
@@ -58,7 +61,7 @@ class Results:
         self._write(SCENARIO, [scenario_text])
         self._write_json(PLAN, plan)
         self._write_json(ENVIRONMENT, environment)
-        self._write_json(RUN, {"state": "started"})
+        self._write_json(RUN, {"results_format": RESULTS_FORMAT, "state": "started"})
 
     def output(self, program_id: str, stream: str) -> Path:
         """Where a program's stdout or stderr is appended to."""
@@ -69,16 +72,22 @@ class Results:
     # after
 
     def save_records(self, records: Records) -> None:
-        """All the evidence of a run, except program output and collected files, which are there already."""
+        """All the evidence of a run, except program output and collected files, which are there already.
+
+        Of these it says how long they are: what is cut off later is not taken for all that there was.
+        """
         self._write(LEDGER, (to_json_line(frame) + "\n" for frame in records.ledger))
         self._write_json(KERNEL, records.kernel)
         self._write_json(PROOF, records.proof, levels=4)
         run = _shallow(records, without=("ledger", "kernel", "proof"))
         programs = {
-            id: _shallow(program, without=("stdout", "stderr", "collected"))
+            id: _shallow(program, without=(*STREAMS, "collected"))
+            | {f"{stream}_bytes": len(getattr(program, stream)) for stream in STREAMS}
+            | {"collected_bytes": {path: len(content) for path, content in program.collected.items()}}
             for id, program in records.programs.items()
         }
-        self._write_json(RUN, run | {"programs": programs, "state": "ended", "frames": len(records.ledger)})
+        ended = {"results_format": RESULTS_FORMAT, "state": "ended", "frames": len(records.ledger)}
+        self._write_json(RUN, run | ended | {"programs": programs})
 
     def save_collected(self, program_id: str, path: str, archive: bytes) -> list[str]:
         """Unpack what `collect:` brought, regular files only; returns what was left out and why."""
@@ -110,46 +119,64 @@ class Results:
         try:
             plan = Plan.from_json(self._read_json(PLAN))
             run = self._read_json(RUN)
-            if run.get("state") != "ended":
+            if (number := run.pop("results_format")) != RESULTS_FORMAT:
+                raise ValueError(f"results format {number!r}, this version reads {RESULTS_FORMAT}")
+            if run.pop("state") != "ended":
                 return plan, Records(
                     seed=plan.seed, error="the run never came to its end: its start is all there is"
                 )
-            programs = {id: self._program(plan, id, data) for id, data in run.pop("programs").items()}
             expected_frames = run.pop("frames")
-            del run["state"]
+            programs = {id: self._program(plan, id, data) for id, data in run.pop("programs").items()}
             ledger = self._ledger()
             if len(ledger) != expected_frames:
                 raise HostError(f"reading {self.path / LEDGER}: {len(ledger)} lines of {expected_frames}")
-            proof = self._read_json(PROOF)
-            proof["problems"] = [(str(a), str(b), str(c)) for a, b, c in proof["problems"]]
-            kernel = self._read_json(KERNEL)
-            return plan, Records(**run, programs=programs, kernel=kernel, proof=LinkProof(**proof), ledger=ledger)
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            proof = _checked(rebuild(LinkProof, self._read_json(PROOF), "proof"))
+            kernel = rebuild(dict[str, dict[str, int]], self._read_json(KERNEL), "kernel")
+            records = rebuild(Records, run, "", programs=programs, kernel=kernel, proof=proof, ledger=ledger)
+            return plan, records
+        except KeyError as problem:
+            raise HostError(
+                f"reading the results in {self.path}: no records of a run: {problem} is missing"
+            ) from problem
+        except (TypeError, ValueError, AttributeError, RecursionError) as problem:
             raise HostError(f"reading the results in {self.path}: no records of a run: {problem}") from problem
 
     def _program(self, plan: Plan, id: str, data: dict[str, Any]) -> ProgramRecord:
-        record = ProgramRecord(**data)
-        if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", id):
+        if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", id) or data.get("id") != id:
             raise ValueError(f"{id!r} is not the id of a program")
-        record.stdout, record.stderr = (self._bytes(f"programs/{id}.{stream}") for stream in ("stdout", "stderr"))
+        there = {stream: self._whole(f"programs/{id}.{stream}", data.pop(f"{stream}_bytes")) for stream in STREAMS}
+        sizes, collected = data.pop("collected_bytes"), self._collected(plan, id)
+        for path in sorted({*sizes, *collected}):
+            if (size := len(collected.get(path, b""))) != sizes.get(path):
+                raise HostError(f"reading {path} as {id} left it: {size} bytes of {sizes.get(path, 0)}")
+        record: ProgramRecord = rebuild(ProgramRecord, data, id, **there, collected=collected)
+        return record
+
+    def _collected(self, plan: Plan, id: str) -> dict[str, bytes]:
+        """The collected files of a program that a metric reads, by their paths in the host."""
         declared = {metric.file for p in plan.programs if p.id == id for metric in p.metrics if metric.file}
+        found = {}
         for path in sorted(declared):
             inside = self.path / "collected" / id / path.lstrip("/")
             if inside.is_file() and ".." not in Path(path).parts:
-                record.collected[path] = inside.read_bytes()
-        return record
+                found[path] = inside.read_bytes()
+        return found
 
     def collected(self, plan: Plan, record: ProgramRecord) -> None:
         """Put the collected files that a metric reads into the record, as `load` does."""
-        record.collected = self._program(plan, record.id, {"id": record.id, "kind": record.kind}).collected
+        record.collected = self._collected(plan, record.id)
 
     def _ledger(self) -> list[Frame]:
         with self._open(LEDGER) as file:
             return [from_json_line(line) for line in file]
 
-    def _bytes(self, name: str) -> bytes:
+    def _whole(self, name: str, size_bytes: int) -> bytes:
+        """A file that has to be so long; without one it may be missing. Raises HostError."""
         path = self.path / name
-        return path.read_bytes() if path.exists() else b""
+        content = path.read_bytes() if path.exists() else b""
+        if len(content) != size_bytes:
+            raise HostError(f"reading {path}: {len(content)} bytes of {size_bytes}")
+        return content
 
     def _open(self, name: str) -> io.TextIOWrapper:
         try:
@@ -160,8 +187,11 @@ class Results:
     def _read_json(self, name: str) -> dict[str, Any]:
         with self._open(name) as file:
             try:
-                return dict(json.load(file))
-            except ValueError as problem:
+                found: dict[str, Any] = rebuild(dict[str, Any], json.load(file))
+                return found
+            except TypeError as problem:
+                raise HostError(f"reading {self.path / name}: {problem}") from problem
+            except (ValueError, RecursionError) as problem:
                 raise HostError(f"reading {self.path / name}: it is not whole JSON: {problem}") from problem
 
     # writing
@@ -180,6 +210,18 @@ class Results:
             beside.unlink(missing_ok=True)
             what = f"writing {path}: {problem.strerror}"
             raise HostError(f"{what}; free some space or try --results DIR") from problem
+
+
+def _checked(proof: LinkProof) -> LinkProof:
+    """The same, if those parts of it that are judged are of the right types. Raises TypeError."""
+    in_force = rebuild(dict[str, Any], proof.start.get("conditions", {}), "proof.start.conditions")
+    rebuild(dict[str, dict[str, Any]], in_force.get("links", {}), "proof.start.conditions.links")
+    counted = rebuild(dict[str, dict[str, Any]], proof.end.get("links", {}), "proof.end.links")
+    for link, counts in counted.items():
+        numbers = {what: n for what, n in counts.items() if what != "condition"}
+        rebuild(dict[str, int], numbers, f"proof.end.links.{link}")
+    rebuild(dict[str, int], proof.end.get("cpu_wait_p99_ns", {}), "proof.end.cpu_wait_p99_ns")
+    return proof
 
 
 def _point(link: Path, target: str) -> None:

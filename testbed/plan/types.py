@@ -6,12 +6,12 @@ Integers are in base units with the unit last in the name. Tuples, not lists: a 
 
 from __future__ import annotations
 
-import types
 import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from testbed.conditions.condition import Condition
+from testbed.rebuild import rebuild
 
 PLAN_FORMAT = 1
 
@@ -189,27 +189,10 @@ class Plan:
         if data.get("plan_format") != PLAN_FORMAT:
             raise ValueError(f"plan format {data.get('plan_format')!r}, this version reads {PLAN_FORMAT}")
         try:
-            return typing.cast(Plan, _build(cls, data))
-        except (KeyError, TypeError, AttributeError) as problem:
+            plan = typing.cast(Plan, rebuild(cls, data))
+        except TypeError as problem:
             raise ValueError(f"not a plan: {problem}") from problem
-
-
-def _build(kind: Any, data: Any) -> Any:
-    """Rebuild nested frozen dataclasses and tuples from what JSON keeps of them."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if is_dataclass(kind):
-        known = typing.get_type_hints(kind)
-        unknown = set(data) - {f.name for f in fields(kind)}
-        if unknown:
-            raise TypeError(f"{getattr(kind, '__name__', kind)} has no {sorted(unknown)}")
-        return kind(**{k: _build(known[k], v) for k, v in data.items()})  # type: ignore[operator]
-    if origin in (typing.Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        return None if data is None else _build(inner[0], data)
-    if origin is tuple:
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_build(arguments[0], item) for item in data)
-        return tuple(_build(a, item) for a, item in zip(arguments, data, strict=True))
-    if origin is dict:
-        return {key: _build(arguments[1], value) for key, value in data.items()}
-    return data
+        lone = {id for host in plan.hosts for id in host.programs} ^ {program.id for program in plan.programs}
+        if lone:
+            raise ValueError(f"not a plan: {', '.join(sorted(lone))} of only one of its hosts and its programs")
+        return plan
