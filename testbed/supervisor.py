@@ -199,12 +199,13 @@ class Supervisor:
     def _answers(self, program: Program, now_ns: int) -> bool:
         """Run the question in the host until it ends with 0; one at a time, with a pause between two."""
         asked = self._asking.get(program.id)
+        if asked is not None and asked[0].exit == 0:
+            return True
         if asked is None or (asked[0].exit is not None and now_ns - asked[1] > ASK_AGAIN_NS):
             command = self._command(program, program.ready.argv)
             process = self._engine.start(program.host, command, lambda _: None, lambda _: None)
             self._asking[program.id] = process, now_ns
-            return False
-        return asked[0].exit == 0
+        return False
 
 
 def look_up(plan: Plan, find: Callable[[str, str, str, str], str | None]) -> None:

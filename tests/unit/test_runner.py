@@ -75,6 +75,14 @@ def test_the_server_is_ready_before_the_client_starts(bench: Bench) -> None:
     ]
 
 
+def test_a_question_may_take_its_time_and_its_answer_counts(bench: Bench) -> None:
+    """As on Docker, where asking alone takes longer than the pause between two questions."""
+    asking = "{serve: do sleep 60, ready: {answers: do sleep 0.3, within: 3 s}}"
+    run = bench.run(GOOD.replace("{serve: do serve 80}", asking).replace("do ask server 80", "do print server"))
+    assert run.judgement.outcome == "pass", run.judgement
+    assert "server.server ready" in bench.said
+
+
 def test_conditions_are_asked_for_before_any_program_and_proven_after_all(bench: Bench) -> None:
     bench.run()
     asked = bench.engine.requests
