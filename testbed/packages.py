@@ -18,10 +18,12 @@ PACKAGE_OF = {
     "nc": "netcat-openbsd",
     "nginx": "nginx",
     "nsd": "nsd",
+    "nstat": "iproute2",
     "ping": "iputils-ping",
     "python3": "python3",
     "socat": "socat",
     "tc": "iproute2",
+    "tcpdump": "tcpdump",
     "telnetd": "inetutils-telnetd",
 }
 PACKAGES = tuple(sorted(set(PACKAGE_OF.values())))
