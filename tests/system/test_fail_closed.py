@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ expect:
   - client.probe.sent == COUNT
   - client.probe.lost == 0
   - client.probe.round_trip_delay.min >= 10 ms
-  - client->server.one_way_delay.max < 100 ms
+  - client->server.one_way_delay.max < 300 ms
 """
 
 
@@ -53,11 +54,6 @@ class Ended:
 
     def read(self, name: str) -> Any:
         return json.loads((self.results / name).read_text())
-
-    def outcome(self, text: str) -> str:
-        """Of the verdict whose expectation begins so."""
-        (found,) = (v for v in self.read("verdicts.json")["verdicts"] if v["text"].startswith(text))
-        return str(found["outcome"])
 
 
 @dataclass
@@ -81,6 +77,9 @@ class Going:
         (pid,) = (pid for pid, line in lines if word in line and "lab.launch" not in line)
         return pid
 
+    def read(self, name: str) -> Any:
+        return json.loads((self.results / name).read_text())
+
     def end(self) -> Ended:
         out, err = self.process.communicate(timeout=120)
         assert "Traceback" not in out + err, out + err
@@ -89,7 +88,7 @@ class Going:
 
 
 @pytest.fixture
-def going(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Going]]:
+def going(tmp_path: Path) -> Iterator[Callable[..., Going]]:
     """Starts a run and returns when its first programs have been started."""
     processes = []
 
@@ -101,7 +100,6 @@ def going(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
         wait: str = "200ms",
         hand_first: bool = False,
     ) -> Going:
-        request.getfixturevalue("docker_daemon" if engine == "docker" else "namespaces_work")
         orders = ("{hand: ended}", "[server]") if hand_first else ("[server]", "{probe: started}")
         text = TEXT
         for word, part in {
@@ -133,41 +131,17 @@ def shell(line: str) -> str:
     return f"import os, time; time.sleep(0.2); os.execvp('sh', ['sh', '-c', {line!r}])"
 
 
-BEHIND_ITS_BACK = {
-    "the filter is removed": (
-        "tc filter del dev eth0 egress",
-        "the conditions of client are not in force: missing: egress filter 1 of eth0",
-    ),
-    "a filter is put beside ours": (
-        "tc filter add dev eth0 egress pref 9 u32 match u32 0 0",
-        "the conditions of client are not in force: too much: not ours",
-    ),
-    "the filter is replaced": (
-        "tc filter replace dev eth0 egress protocol all pref 1 handle 1 bpf bytecode '1,6 0 0 0,'"
-        " action mirred egress redirect dev w0",
-        "the conditions of client are not in force: was to be egress filter 1 of eth0, ",
-    ),
-    "the way to the wire is gone": ("ip link del w0", "the conditions of client are not in force: w0 is missing"),
-}
+LARGE = """
+import socket, subprocess
+subprocess.run("ip link set eth0 mtu 9000".split(), check=True)
+for _ in range(5):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(bytes(4000), ("server", 9))
+"""
 
 
-@pytest.mark.parametrize(
-    ("engine", "done"), [("namespaces", BEHIND_ITS_BACK), ("docker", ["the filter is removed"])]
-)
-def test_what_is_done_behind_the_agents_back_is_an_error(
-    going: Callable[..., Going], engine: str, done: list[str]
-) -> None:
-    """All at once: most of a run is waiting."""
-    runs = {what: going(engine, shell(BEHIND_ITS_BACK[what][0]), name=f"run-{n}") for n, what in enumerate(done)}
-    for what, run in runs.items():
-        ended = run.end()
-        assert ended.status == 3 and ended.last.startswith(f"error: {BEHIND_ITS_BACK[what][1]}"), ended
-
-
-def test_another_condition_in_the_wire_itself_is_an_error(going: Callable[..., Going]) -> None:
-    run = going("namespaces", "pass")
-    wire = run.find("import wire")
-    plan = json.loads((run.results / "plan.json").read_text())
+def rewrite(run: Going) -> None:
+    """Tell the wire other conditions, and take its answer, so that the agent notices neither."""
+    wire, plan = run.find("import wire"), run.read("plan.json")
     macs = {host["name"]: host["interfaces"][0]["mac"] for host in plan["hosts"]}
     links = [
         {
@@ -184,12 +158,13 @@ def test_another_condition_in_the_wire_itself_is_an_error(going: Callable[..., G
         ask.write(json.dumps(request) + "\n")
         ask.flush()
         assert json.loads(said.readline())["ok"]["links"][links[0]["id"]] == {"delay_ns": 6_000_000}
-    ended = run.end()
-    asked = "{'delay_ns': 5000000}, at the end the wire held {'delay_ns': 6000000}"
-    assert ended.status == 3 and ended.last.startswith(f"error: client->server over lan: asked {asked}"), ended
 
 
-def kill_on_docker(_: Going) -> None:
+def killed(word: str) -> Callable[[Going], None]:
+    return lambda run: os.kill(run.find(word), signal.SIGKILL)
+
+
+def killed_on_docker(_: Going) -> None:
     from testbed.engines.docker_client import api_closed, connect
     from testbed.engines.docker_owner import RUN
 
@@ -198,48 +173,72 @@ def kill_on_docker(_: Going) -> None:
         api.kill(agent["Id"])
 
 
-@pytest.mark.parametrize(
-    ("engine", "kill", "reason"),
-    [
-        (
-            "namespaces",
-            lambda run: os.kill(run.find("agent.__main__"), signal.SIGKILL),
-            "error: the agent ended in mid-run: end of its output; nothing holds or proves the conditions",
-        ),
-        (
-            "namespaces",
-            lambda run: os.kill(run.find("import wire"), signal.SIGKILL),
-            "error: the conditions are not in force: the wire (process ",
-        ),
-        ("docker", kill_on_docker, "error: the agent ended in mid-run: "),
-    ],
-    ids=["the agent", "the wire", "the agent on docker"],
-)
-def test_a_death_ends_the_run_long_before_its_programs(
-    going: Callable[..., Going], engine: str, kill: Callable[[Going], None], reason: str
+@dataclass
+class Case:
+    """What is done to a run, by its hand and by us once the probe has been started; and how the run ends."""
+
+    hand: str
+    status: int
+    reason: str
+    ours: Callable[[Going], None] = lambda _: None
+    count: int = 300
+
+
+NOT_IN_FORCE = "error: the conditions of client are not in force:"
+DEAD = "error: the agent ended in mid-run: end of its output; nothing holds or proves the conditions any more"
+CHANGED = "asked {'delay_ns': 5000000}, at the end the wire held {'delay_ns': 6000000}"
+A_MINUTE = 60_000
+REPLACE = "tc filter replace dev eth0 egress protocol all pref 1 handle 1"
+CASES = {
+    "the filter is removed": Case(
+        shell("tc filter del dev eth0 egress"), 3, f"{NOT_IN_FORCE} missing: egress filter 1 of eth0"
+    ),
+    "a filter is put beside ours": Case(
+        shell("tc filter add dev eth0 egress pref 9 u32 match u32 0 0"), 3, f"{NOT_IN_FORCE} too much: not ours"
+    ),
+    "the filter is replaced": Case(
+        shell(f"{REPLACE} bpf bytecode '1,6 0 0 0,' action mirred egress redirect dev w0"),
+        3,
+        f"{NOT_IN_FORCE} was to be egress filter 1 of eth0, ",
+    ),
+    "the way to the wire is gone": Case(shell("ip link del w0"), 3, f"{NOT_IN_FORCE} w0 is missing"),
+    "a condition is changed in the wire itself": Case(
+        "pass", 3, f"error: client->server over lan: {CHANGED}", rewrite, count=1000
+    ),
+    "a host raises its MTU and sends what no slot holds": Case(
+        LARGE,
+        5,
+        "inconclusive: the wire itself lost 5 frames: on client->server over lan (5 were larger than a slot)",
+    ),
+    "the agent is killed": Case("pass", 3, DEAD, killed("agent.__main__"), A_MINUTE),
+    "the wire is killed": Case(
+        "pass", 3, "error: the conditions are not in force: the wire (process ", killed("import wire"), A_MINUTE
+    ),
+}
+ON_DOCKER = {
+    "the filter is removed": CASES["the filter is removed"],
+    "the agent is killed": Case("pass", 3, DEAD, killed_on_docker, A_MINUTE),
+}
+
+
+@pytest.mark.parametrize(("engine", "cases"), [("namespaces", CASES), ("docker", ON_DOCKER)])
+def test_what_is_done_behind_the_agents_back_is_no_pass_and_the_reason_is_said(
+    request: pytest.FixtureRequest, going: Callable[..., Going], engine: str, cases: dict[str, Case]
 ) -> None:
-    run = going(engine, "pass", count=60_000)
-    run.until("client.hand ended")
-    kill(run)
-    ended = run.end()
-    assert ended.status == 3 and ended.last.startswith(reason), ended
-    assert ended.took_s < 45, "it went on for the minute that the probe takes"
+    """Each in a run of its own; some at once on namespaces, because most of a run is waiting."""
+    request.getfixturevalue("docker_daemon" if engine == "docker" else "namespaces_work")
 
+    def whole(number: int, case: Case) -> Ended:
+        run = going(engine, case.hand, name=f"run-{number}", count=case.count)
+        case.ours(run)
+        return run.end()
 
-LARGE = """
-import socket, subprocess
-subprocess.run("ip link set eth0 mtu 9000".split(), check=True)
-for _ in range(5):
-    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(bytes(4000), ("server", 9))
-"""
-
-
-def test_a_frame_too_large_for_a_slot_is_inconclusive(going: Callable[..., Going]) -> None:
-    """A host may be allowed to raise its MTU; the wire was told another one."""
-    ended = going("namespaces", LARGE).end()
-    reason = "inconclusive: the wire itself lost 5 frames: on client->server over lan (5 were larger than a slot)"
-    assert ended.status == 5 and ended.last.startswith(reason), ended
-    assert ended.outcome("client.probe.lost == 0") == "inconclusive"
+    with ThreadPoolExecutor(4 if engine == "namespaces" else 1) as threads:
+        ended = dict(zip(cases, threads.map(whole, range(len(cases)), cases.values()), strict=True))
+    for what, case in cases.items():
+        run = ended[what]
+        assert run.status == case.status and run.last.startswith(case.reason), (what, run)
+        assert case.count != A_MINUTE or run.took_s < 45, f"{what}: it went on for the minute that the probe takes"
 
 
 @contextmanager
@@ -251,18 +250,33 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def sent(run: Going) -> int:
+    """How many datagrams have left the host of the probe so far."""
+    lines = Path(f"/proc/{run.find('probe server:9000')}/net/snmp").read_text().splitlines()
+    names, counts = (line.split() for line in lines if line.startswith("Udp:"))
+    return int(dict(zip(names, counts, strict=True))["OutDatagrams"])
+
+
+def until_sent(run: Going, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while sent(run) < count:
+        assert time.monotonic() < deadline, f"{sent(run)} of {count} datagrams were sent"
+        time.sleep(0.01)
+
+
 def test_of_a_wire_that_got_no_processor_only_upper_bounds_on_time_are_inconclusive(
-    going: Callable[..., Going],
+    namespaces_work: None, going: Callable[..., Going]
 ) -> None:
     run = going("namespaces", "pass", count=1000, wait="1s")
-    run.until("client.hand ended")
+    until_sent(run, 100)
     with stopped(run.find("import wire")):
         time.sleep(0.6)
+        until_sent(run, 400)
     ended = run.end()
     assert ended.status == 5 and "this machine may have made it late by" in ended.last, ended
     outcomes = {v["text"]: v["outcome"] for v in ended.read("verdicts.json")["verdicts"]}
     assert {text for text, outcome in outcomes.items() if outcome != "pass"} == {
-        "client->server.one_way_delay.max < 100 ms"
+        "client->server.one_way_delay.max < 300 ms"
     }
 
 
@@ -284,7 +298,7 @@ for _ in range(10_000):
 
 
 def test_a_ring_that_was_flooded_is_inconclusive_and_afterwards_the_link_loses_nothing(
-    going: Callable[..., Going],
+    namespaces_work: None, going: Callable[..., Going]
 ) -> None:
     run = going("namespaces", FLOOD, wait="1s", hand_first=True)
     with stopped(run.find("import wire")):
