@@ -430,25 +430,25 @@ def closed(links: dict[str, dict[str, Any]], how: str) -> dict[str, Any]:
         return {"answer": answer, "before": before, "got": after, "report": report, "ledger": frames}
 
 
-def flooded(links: dict[str, dict[str, Any]], count: int = 500) -> dict[str, Any]:
-    """As fast as a can, until the ring overflows while the wire reads it; then at a pace that it keeps up with.
+def flooded(links: dict[str, dict[str, Any]], flood: int, count: int = 500) -> dict[str, Any]:
+    """As fast as a can, into a ring that is full when the wire begins to read it; then at a pace that it can keep.
 
-    For a second at least: a slot that is given back in two steps is caught between them in one of 100,000 frames.
+    For a while: a slot that is given back in two steps is caught between them in one of 100,000 frames.
     """
     with Lab() as lab:
         lab.conditions(links)
         a, b = lab.hosts["a"], lab.hosts["b"]
+        os.kill(lab.ready["pid"], signal.SIGSTOP)
         with a.socket(socket.SOCK_DGRAM) as sender:
-            for burst in range(1, 101):
-                for _ in range(20_000):
-                    sender.sendto(b"flood", (b.ip, 9))
-                if burst >= 16 and lab.ask("report")["ok"]["ring"]["rx_drops"]:
-                    break
+            for number in range(flood):
+                if number == 10_000:
+                    os.kill(lab.ready["pid"], signal.SIGCONT)
+                sender.sendto(b"flood", (b.ip, 9))
             lab.ask("drain", for_s=10.0)
             receiver = Receiver(b.socket(socket.SOCK_DGRAM, 9000))
             send(sender, (b.ip, 9000), count, 100, 1000)
         evidence = lab.evidence()
-        return evidence | {"ledger": None, "bursts": burst, "got": [number for number, _ in receiver.stop()]}
+        return evidence | {"ledger": None, "got": [number for number, _ in receiver.stop()]}
 
 
 def undrained(links: dict[str, dict[str, Any]]) -> dict[str, Any]:
