@@ -94,8 +94,8 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ten_times_the_input_is_not_a_hundred_times_the_work(shape: str) -> None:
-    """Processor time, so that a busy machine does not matter; far from both the linear and the quadratic."""
-    small, large = (_cpu_s(grows(size, shape)) for size in (60, 600))
+    """Processor time, and the least of three: a busy machine adds to it. Far from the linear and the quadratic."""
+    small, large = (min(_cpu_s(grows(size, shape)) for _ in range(3)) for size in (60, 600))
     assert large < 40 * max(small, 0.005)
 
 
