@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from testbed import groups
+from tests.command import ENGINES
 
 # Two noisy cores: how long one example takes says nothing about the code.
 settings.register_profile("testbed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -203,3 +204,21 @@ def namespaces_work() -> None:
     done = subprocess.run(["unshare", *user, "--net", "--mount", "true"], capture_output=True, text=True)
     if done.returncode != 0:
         missing("namespaces", done.stderr.strip())
+
+
+@pytest.fixture(params=ENGINES, scope="session")
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn, or a named skip."""
+    request.getfixturevalue("docker_daemon" if request.param == "docker" else "namespaces_work")
+    return str(request.param)
+
+
+@pytest.fixture
+def left(engine: str) -> Callable[[], list[str]]:
+    """Says what there is that was not there before the test: on the machine, and on the daemon."""
+    from tests.disturbed import image_made, there_is
+
+    if engine == "docker":
+        image_made()
+    before = there_is(engine)
+    return lambda: sorted(there_is(engine) - before)

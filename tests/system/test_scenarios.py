@@ -36,12 +36,6 @@ def lacking(path: Path, engine: str) -> dict[str, str]:
     return lacks
 
 
-@pytest.fixture(params=ENGINES, scope="session")
-def engine(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue("docker_daemon" if request.param == "docker" else "namespaces_work")
-    return str(request.param)
-
-
 @pytest.fixture(scope="session")
 def ran(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[str, str]]:
     """How a file ended on the engine, and its report. All files of a directory run together, four at a time."""

@@ -1,0 +1,94 @@
+"""A run that is to be disturbed: how it begins, what it could leave behind, and what must be whole on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from testbed.engines import docker_owner
+from testbed.engines.docker_client import api_closed, connect
+from testbed.engines.docker_image import node_image
+from tests.command import start
+from tests.conftest import interfaces, namespace_mounts, processes_below
+from tests.docker_daemon import on_its_machine
+
+SHORT = Path(__file__).with_name("short.yaml")
+PROBES = "200"
+GONE_WITHIN_S = 5.0
+
+Left = Callable[[], list[str]]
+
+
+def words(engine: str, directory: Path, probes: int) -> list[str | Path]:
+    """Of a command whose client sends so many probes, one a millisecond; all its files are in `directory`."""
+    directory.joinpath("tmp").mkdir(parents=True, exist_ok=True)
+    scenario = directory / "short.yaml"
+    scenario.write_text(SHORT.read_text().replace(PROBES, str(probes)))
+    return ["run", scenario, "--engine", engine, "--results", directory / "results"]
+
+
+def begun(engine: str, directory: Path, probes: int = 200) -> subprocess.Popen[str]:
+    return start(*words(engine, directory, probes), TMPDIR=str(directory / "tmp"))
+
+
+def until(process: subprocess.Popen[str], words: str) -> str:
+    """Wait until it has said that; what it has said."""
+    assert process.stderr is not None
+    said = ""
+    while words not in said:
+        line = process.stderr.readline()
+        assert line, f"it ended before {words!r}, having said {said!r}"
+        said += line
+    return said
+
+
+def there_is(engine: str) -> set[str]:
+    """All that could be of a run: on this machine, and on the daemon."""
+    found = {f"process {pid}: {line}" for pid, line in processes_below(os.getpid()).items()}
+    found |= {f"interface {name}" for name in interfaces()}
+    found |= {f"namespace {path}" for path in namespace_mounts()}
+    found |= {f"shared memory {path}" for path in shared_memory()}
+    return found | (on_daemon(os.environ["DOCKER_HOST"]) if engine == "docker" else set())
+
+
+def shared_memory() -> Iterator[Path]:
+    """This user's: other suites may run at the same time."""
+    for path in Path("/dev/shm").iterdir():
+        with suppress(FileNotFoundError):
+            if path.lstat().st_uid == os.geteuid():
+                yield path
+
+
+def image_made() -> None:
+    """The image of hosts stays for good, and the first run makes it."""
+    with api_closed(connect()) as api:
+        node_image(api, lambda _: None)
+
+
+def on_daemon(host: str) -> set[str]:
+    """What is ours there, and what a build or a crash could leave without a label."""
+    with api_closed(connect(host)) as api:
+        found = {str(one) for one in docker_owner.find(api)}
+        found |= {f"image {one['Id']} {one['RepoTags']}" for one in api.images()}
+    links = json.loads(on_its_machine(host, ["ip", "-j", "link"], check=True).stdout)
+    return found | {f"device {link['ifname']}" for link in links if link["ifname"].startswith("tb")}
+
+
+def await_gone(left: Left, what: str, within_s: float = GONE_WITHIN_S) -> None:
+    deadline = time.monotonic() + within_s
+    while there := left():
+        assert time.monotonic() < deadline, f"{what}: {there}"
+        time.sleep(0.05)
+
+
+def whole_on_disk(directory: Path) -> list[dict[str, Any]]:
+    """Every file of records is there whole or not at all, and nothing else is; the runs' own records."""
+    assert not list((directory / "tmp").iterdir())
+    found = {path: json.loads(path.read_text()) for path in (directory / "results").rglob("*.json")}
+    return [content for path, content in found.items() if path.name == "run.json"]
