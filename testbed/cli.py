@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, cast
 
 import click
 
@@ -55,8 +55,17 @@ def main() -> None:
         cli.main(standalone_mode=True)
     except Interrupted as problem:
         left = "; ".join(getattr(problem, "__notes__", [])) or "everything was torn down"
-        print(f"interrupted by {problem}; {left}", file=sys.stderr)
+        try:
+            print(f"interrupted by {problem}; {left}", file=sys.stderr, flush=True)
+        except OSError:  # the terminal that has gone is what interrupted us
+            _to_nowhere(sys.stderr)
         sys.exit(128 + problem.number)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    from testbed.progress import to_nowhere  # what it needs takes a while to load
+
+    to_nowhere(stream)
 
 
 def _errors_shown(command: Command) -> Command:
@@ -73,12 +82,15 @@ def _errors_shown(command: Command) -> Command:
             click.echo(f"error: {problem}", err=True)
             sys.exit(EXIT_STATUS["error"])
         except BrokenPipeError:  # whoever read our output has gone; click would make it status 1, a failed program
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _to_nowhere(sys.stdout)
             sys.exit(128 + signal.SIGPIPE)
         except click.ClickException:  # the command line is wrong: click says so, with status 2
             raise
         except Exception:  # a defect of ours is never status 1
-            traceback.print_exc()
+            try:
+                traceback.print_exc()
+            except OSError:  # nor is a terminal that has gone
+                _to_nowhere(sys.stderr)
             sys.exit(EXIT_STATUS["error"])
 
     return wrapped  # type: ignore[return-value]

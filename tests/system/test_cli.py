@@ -48,6 +48,15 @@ def test_no_escape_codes_unless_on_a_terminal(quick: Path, namespaces_work: None
     assert "\x1b" not in done.stdout + done.stderr
 
 
+def test_progress_that_nobody_reads_any_more_ends_no_run(quick: Path, namespaces_work: None) -> None:
+    with start("run", quick, "--engine", "namespaces", "--results", quick.parent / "r") as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "scenario" in process.stderr.readline()
+        process.stderr.close()
+        assert "pass: " in process.stdout.read()
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
 def test_a_terminal_gets_color_and_no_color_is_honoured(
     quick: Path, namespaces_work: None, no_color: str, colored: bool
