@@ -31,7 +31,7 @@ def judge(plan: Plan, records: Records) -> Judgement:
 
 def _judge(plan: Plan, records: Records) -> Judgement:
     if records.error:
-        return Judgement("error", records.error, ())
+        return Judgement("error", "; ".join(filter(None, (records.error, records.leftovers))), ())
     if records.skip:
         return (
             Judgement("error", records.leftovers, ()) if records.leftovers else Judgement("skip", records.skip, ())

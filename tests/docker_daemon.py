@@ -71,6 +71,26 @@ def on_its_machine(host: str, argv: Sequence[str], check: bool = False) -> subpr
     return subprocess.run(command_on_its_machine(host, argv), capture_output=True, text=True, check=check)
 
 
+def stop(host: str, by: signal.Signals) -> None:
+    """End a private daemon with a signal, and return when it is dead. What it ran is left to its next start."""
+    _tell(host, by.name)
+
+
+def start_again(host: str) -> None:
+    """Start the private daemon that was stopped, and return when it answers. Raises NoDaemon."""
+    _tell(host, "start")
+
+
+def _tell(host: str, word: str) -> None:
+    keeper = _started[host].keeper
+    assert keeper.stdin is not None and keeper.stdout is not None
+    keeper.stdin.write(f"{word}\n".encode())
+    keeper.stdin.flush()
+    said = json.loads(keeper.stdout.readline())
+    if "error" in said:
+        raise NoDaemon(said["error"])
+
+
 def _present() -> str | None:
     from testbed.engines.docker_client import daemon_answers
 
@@ -85,6 +105,7 @@ def _start() -> _Daemon:
     if missing:
         raise NoDaemon(f"none answers, and to start one there is no {', '.join(missing)} (Debian: docker.io)")
     directory = Path(tempfile.mkdtemp(prefix="testbed-dockerd-"))
+    directory.chmod(0o711)  # as /run is: who may use the socket is for the socket to say
     keeper = subprocess.Popen(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private",
          sys.executable, __file__, str(directory)],
@@ -118,20 +139,33 @@ def _stop(daemon: _Daemon) -> None:
 
 
 def keep(directory: Path) -> None:
-    """Start the daemon, report, wait for the end of stdin, stop it, leave nothing."""
+    """Start the daemon, report, do as stdin says to its end (see `stop`), stop the daemon, leave nothing."""
     group = f"testbed-{uuid.uuid4().hex[:12]}"
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     log = (directory / "log").open("wb")
-    dockerd = subprocess.Popen(
-        ["dockerd", "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
-         "--pidfile", str(directory / "pid"), "--host", f"unix://{directory}/socket",
-         "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{group}",
-         "--storage-driver", _storage(directory)],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-    )  # fmt: skip
-    try:
+    argv = [
+        "dockerd", "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
+        "--pidfile", str(directory / "pid"), "--host", f"unix://{directory}/socket",
+        "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{group}",
+        "--storage-driver", _storage(directory),
+    ]  # fmt: skip
+
+    def started() -> subprocess.Popen[bytes]:
+        with suppress(ChildProcessError):  # a dead containerd that nobody has waited for counts as one that runs
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        dockerd = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         print(json.dumps(_wait_until_it_answers(dockerd, directory)), flush=True)
-        sys.stdin.buffer.read()
+        return dockerd
+
+    dockerd = started()
+    try:
+        for word in sys.stdin:
+            if word.strip() == "start":
+                dockerd = started()
+            else:
+                dockerd.send_signal(signal.Signals[word.strip()])
+                print(json.dumps({"status": dockerd.wait()}), flush=True)
     finally:
         dockerd.terminate()
         with suppress(subprocess.TimeoutExpired):

@@ -188,7 +188,7 @@ class AgentClient:
     def _exchange(self, do: str, request: bytes) -> dict[str, Any]:
         try:
             self._channel.write(request)
-        except OSError as problem:
+        except (EngineError, OSError) as problem:
             raise EngineError(f"the agent ended: {problem}, asked for {do}") from problem
         answer = self._heard.get()
         if answer is None:

@@ -244,13 +244,23 @@ class DockerEngine:
             if not self._api.inspect_container(self._agent_id)["Config"]["StdinOnce"]:
                 raise EngineError("starting the agent's container: Docker did not set StdinOnce, as was asked")
             path = f"/containers/{self._agent_id}/attach?stream=1&stdin=1&stdout=1&stderr=1"
-            channel = DockerChannel(self._api.take_over(path))
+            channel = DockerChannel(self._api.take_over(path), self._why_the_agent_ended)
             try:
                 self._api.start(self._agent_id)
             except BaseException:
                 channel.close()
                 raise
         return channel
+
+    def _why_the_agent_ended(self) -> str:
+        """In words: by itself, or because the whole daemon has gone. Never raises."""
+        try:
+            with asking("looking at the agent's container"):
+                state = self._api.inspect_container(self._agent_id)["State"]
+        except EngineError as problem:
+            return str(problem)
+        exit = "" if state["Running"] else f", and its container with {docker_process.exit_of(state['ExitCode'])}"
+        return f"its output ended{exit}"
 
     def _ask_beside_the_agent(self, request: dict[str, Any]) -> Any:
         """Run docker_inside in the agent's container; its answer. Raises EngineError."""

@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from testbed.engines.api import Command, Sink
 from testbed.engines.docker_client import Api, asking
@@ -20,10 +20,14 @@ SETTLES_S = 30.0  # from the end of a program's output until Docker knows its ex
 
 
 class DockerChannel:
-    """Lines to and from the agent over its container's attached stdin and stdout."""
+    """Lines to and from the agent over its container's attached stdin and stdout.
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream, self._frames = stream, stream.frames()
+    `why()` is asked for the reason when the stream ends and nobody here has closed it; it never raises.
+    """
+
+    def __init__(self, stream: Stream, why: Callable[[], str]) -> None:
+        self._stream, self._frames, self._why = stream, stream.frames(), why
+        self._closed = False
         self._line, self._said = bytearray(), bytearray()
         self._write = threading.Lock()
 
@@ -41,10 +45,13 @@ class DockerChannel:
             raise EngineError(f"writing to the agent's container: it is gone ({problem}){words}") from problem
 
     def readline(self) -> bytes:
+        """b"" when it is closed. Raises EngineError, with the reason, where the other side ended it."""
         while b"\n" not in self._line:
             kind, data = next(self._frames, (0, b""))
             if kind == 0:
-                return b""
+                if self._closed:
+                    return b""
+                raise EngineError(self._why())
             if kind == STDERR:
                 self._said = (self._said + data)[-LAST_WORDS_BYTES:]
             else:
@@ -55,6 +62,7 @@ class DockerChannel:
         return line
 
     def close(self) -> None:
+        self._closed = True
         self._stream.close()
 
 

@@ -85,22 +85,26 @@ def test_lines_come_whole_however_they_were_cut(sent: list[bytes], sizes: list[i
         size = sizes[len(frames) % len(sizes)]
         frames += [(STDOUT, left[:size]), (STDERR, b"noise")]
         left = left[size:]
-    channel = DockerChannel(Wire(*frames))
+    channel = DockerChannel(Wire(*frames), lambda: "")
     assert [channel.readline() for _ in sent] == sent
+    channel.close()
     assert channel.readline() == b"" == channel.readline()
 
 
-def test_a_line_that_never_ended_is_no_line() -> None:
-    channel = DockerChannel(Wire((STDOUT, b"whole\nhal")))
-    assert channel.readline() == b"whole\n" and channel.readline() == b""
+def test_a_line_that_never_ended_is_no_line_and_the_end_has_its_reason() -> None:
+    channel = DockerChannel(Wire((STDOUT, b"whole\nhal")), lambda: "the daemon has gone")
+    assert channel.readline() == b"whole\n"
+    with pytest.raises(EngineError, match=r"^the daemon has gone$"):
+        channel.readline()
 
 
 def test_the_agents_last_words_are_in_the_error_that_its_death_causes() -> None:
     wire = Wire((STDERR, b"x" * 9000), (STDERR, b"Traceback: no module named x\n"), broken=True)
-    channel = DockerChannel(wire)
+    channel = DockerChannel(wire, lambda: "it died")
     with pytest.raises(EngineError, match=r"it is gone \(.*Broken pipe\)$"):
         channel.write(b"{}\n")
-    assert channel.readline() == b""
+    with pytest.raises(EngineError, match=r"^it died$"):
+        channel.readline()
     with pytest.raises(EngineError, match=r"it said: x.*no module named x$"):
         channel.write(b"{}\n")
     assert len(channel.last_words) < 5000

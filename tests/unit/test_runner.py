@@ -226,6 +226,13 @@ def test_a_failed_program_stays_a_failure_when_tearing_down_goes_wrong_and_both_
     assert loaded.leftovers == run.records.leftovers
 
 
+def test_an_error_stays_the_reason_and_what_could_not_be_torn_down_is_told_with_it(bench: Bench) -> None:
+    bench.engine.breaks = {"check": "the wire died", "down": "a container stayed"}
+    run = bench.run()
+    assert run.judgement.outcome == "error"
+    assert run.judgement.reason == "the wire died; tearing down: a container stayed"
+
+
 def test_the_records_are_on_disk_before_anything_is_torn_down(bench: Bench) -> None:
     states = []
     whole = bench.engine.down
