@@ -16,6 +16,7 @@ from testbed.scenario.topology import Topology
 Direction = tuple[str, str, str]  # source, target, network
 
 HOST_HOST, HOST_GROUP, GROUP_GROUP, NETWORK = 3, 2, 1, 0
+MOST_LINKS = 50_000  # directions: what can be checked and planned in half a second
 
 
 @dataclass
@@ -31,7 +32,7 @@ def resolve(there: Topology, rules: list[LinkKey], report: Report) -> dict[Direc
     """Every direction that a rule names, in the order of the file; the most specific rule wins whole.
 
     Problems go to `report(at, message, hint)`: a rule that names no one, hosts that share no network or several,
-    two equally specific rules for one direction.
+    two equally specific rules for one direction, more than MOST_LINKS directions: those beyond it are left out.
     """
     found: dict[Direction, Won] = {}
     clashes: set[tuple[LinkKey, LinkKey]] = set()
@@ -40,6 +41,10 @@ def resolve(there: Topology, rules: list[LinkKey], report: Report) -> dict[Direc
         for direction in _directions(there, rule, report):
             before = found.get(direction)
             if before is None:
+                if len(found) == MOST_LINKS:
+                    message = f"`{rule}`: more than {MOST_LINKS:,} links, the most that a scenario may have"
+                    report(rule.mark, message, "name fewer hosts, or put them into more networks")
+                    return found
                 found[direction] = Won(rule, specificity)
             elif specificity > before.specificity:
                 found[direction] = Won(rule, specificity, [*before.overruled, before.rule])
@@ -60,7 +65,7 @@ def _specificity(there: Topology, rule: LinkKey) -> int:
     return (GROUP_GROUP, HOST_GROUP, HOST_HOST)[hosts]
 
 
-def _directions(there: Topology, rule: LinkKey, report: Report) -> list[Direction]:
+def _directions(there: Topology, rule: LinkKey, report: Report) -> Iterable[Direction]:
     if rule.network is not None and rule.network not in there.on:
         if not rule.a and rule.network in there.names():
             report(rule.mark, f"`{rule}` is a host, and a link has two ends", f"`{rule} <-> all`")
@@ -73,7 +78,7 @@ def _directions(there: Topology, rule: LinkKey, report: Report) -> list[Directio
         members = there.on[str(rule.network)]
         if len(members) < 2:
             report(rule.mark, f"`{rule}` names no one: the network has {len(members)} host", "")
-        return [(a, b, str(rule.network)) for a, b in itertools.permutations(members, 2)]
+        return ((a, b, str(rule.network)) for a, b in itertools.permutations(members, 2))
     sides = there.members(rule.a), there.members(rule.b)
     for name, side in zip((rule.a, rule.b), sides, strict=True):
         if side is None:
@@ -92,6 +97,8 @@ def _pairs(
     for a, b in itertools.product(left, right):
         if a == b:
             continue
+        if len(made) > MOST_LINKS:
+            break
         shared = there.shared(a, b)
         if rule.network is not None:
             if rule.network in shared:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import testbed
-from testbed.scenario import api, model, semantics, units, values
+from testbed.scenario import api, links, model, semantics, units, values
 from testbed.scenario.fields import Part
 
 TEXT = (Path(testbed.__file__).parents[1] / "docs/format.md").read_text()
@@ -34,6 +34,7 @@ def test_every_unit_and_state_and_requirement_is_there() -> None:
 def test_the_limits_are_the_ones_in_the_code() -> None:
     limits = (
         f"{values.MOST_HOSTS:,} hosts, {semantics.MOST_PROGRAMS:,} programs, {semantics.MOST_NETWORKS} networks, "
+        f"{links.MOST_LINKS:,} links (each way of a pair is one), "
     )
     assert limits + f"{api.MOST_SABOTEURS} saboteurs" in " ".join(TEXT.split())
 

@@ -393,6 +393,11 @@ def test_too_much_of_everything() -> None:
     assert "1001 hosts, and 1000 are the most" in only("hosts: {a: {count: 1000, run: x}, b: {}}\n").message
     many = "".join(f"  n{i}: \n" for i in range(251))
     assert "251 networks" in problems(f"networks:\n{many}hosts: {{a: {{run: x, networks: [n1]}}}}\n")[0].message
+    most = "hosts: {a: {count: 224, run: x}}\nlinks: {%s: }\n"
+    assert problems(most % "a -> a") == problems(most % "lan") == []
+    for rule in ("a <-> a", "lan", "all -> a"):
+        found = only(most.replace("224", "1000") % rule).message
+        assert found.startswith(f"`{rule}`: more than 50,000 links, the most that")
     pieces = "".join(f"  s{i}: {{seed: 2}}\n" for i in range(101))
     assert "more than 100 saboteurs" in only(TWO + "fails_when:\n" + pieces).message
 
