@@ -51,6 +51,7 @@ AGENT = f"import sys; sys.path.insert(0, {LIBRARY!r}); from testbed.agent.__main
 REAL_TIME = {"cgroup_parent": "/", "cpu_rt_period": 10_000, "cpu_rt_runtime": 9_000}
 BUILDERS = 8  # hosts made at a time: more than this only wait for the daemon
 ANSWERS_WITHIN_S = 60.0
+KNOWN_WITHIN_S = 5.0  # from the end of a container's output until Docker knows of its end
 
 Say = Callable[[str], None]
 
@@ -254,13 +255,16 @@ class DockerEngine:
 
     def _why_the_agent_ended(self) -> str:
         """In words: by itself, or because the whole daemon has gone. Never raises."""
+        deadline = time.monotonic() + KNOWN_WITHIN_S
         try:
             with asking("looking at the agent's container"):
-                state = self._api.inspect_container(self._agent_id)["State"]
+                while (state := self._api.inspect_container(self._agent_id)["State"])["Running"]:
+                    if time.monotonic() > deadline:
+                        return "its output ended"
+                    time.sleep(0.05)
         except EngineError as problem:
             return str(problem)
-        exit = "" if state["Running"] else f", and its container with {docker_process.exit_of(state['ExitCode'])}"
-        return f"its output ended{exit}"
+        return f"its container ended with {docker_process.exit_of(state['ExitCode'])}"
 
     def _ask_beside_the_agent(self, request: dict[str, Any]) -> Any:
         """Run docker_inside in the agent's container; its answer. Raises EngineError."""
