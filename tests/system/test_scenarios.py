@@ -19,6 +19,7 @@ from testbed.requirements import unmet_words
 from testbed.scenario import load
 from tests.command import ENGINES, ROOT, said, testbed
 from tests.conftest import missing
+from tests.disturbed import await_gone, image_made, there_is
 
 SHIPPED = scenarios_in(ROOT / "scenarios")
 NEGATIVE = scenarios_in(ROOT / "scenarios" / "negative")
@@ -38,14 +39,21 @@ def lacking(path: Path, engine: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def ran(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[str, str]]:
-    """How a file ended on the engine, and its report. All files of a directory run together, four at a time."""
+    """How a file ended on the engine, and its report. All files of a directory run together, four at a time.
+
+    Together they must leave nothing.
+    """
     directories: dict[Path, tuple[Path, str]] = {}
+    if engine == "docker":
+        image_made()
 
     def look_up(path: Path) -> tuple[str, str]:
         if path.parent not in directories:
             results = tmp_path_factory.mktemp(f"{engine}-{path.parent.name}")
             words = ("--engine", engine, "--results", results, "--strict", "--jobs", "4")
+            before = there_is(engine)
             directories[path.parent] = results, said(testbed("run", path.parent, *words, timeout_s=900))
+            await_gone(lambda: sorted(there_is(engine) - before), f"all of {path.parent} has run")
         results, shown = directories[path.parent]
         latest = results / path.stem / "latest"
         if not (latest / "verdicts.json").exists():
