@@ -15,7 +15,7 @@ from testbed.engines import docker_owner
 from testbed.engines.docker_client import api_closed, connect
 from testbed.engines.docker_image import node_image
 from tests.command import start
-from tests.conftest import interfaces, namespace_mounts, processes_below
+from tests.conftest import dead_groups, interfaces, namespace_mounts, processes_below
 from tests.docker_daemon import on_its_machine
 
 SHORT = Path(__file__).with_name("short.yaml")
@@ -54,6 +54,7 @@ def there_is(engine: str) -> set[str]:
     found |= {f"interface {name}" for name in interfaces()}
     found |= {f"namespace {path}" for path in namespace_mounts()}
     found |= {f"shared memory {path}" for path in shared_memory()}
+    found |= {f"control group {path}" for path in dead_groups()}
     return found | (on_daemon(os.environ["DOCKER_HOST"]) if engine == "docker" else set())
 
 

@@ -185,7 +185,7 @@ class Case:
 
 
 NOT_IN_FORCE = "error: the conditions of client are not in force:"
-DEAD = "error: the agent ended in mid-run: end of its output; nothing holds or proves the conditions any more"
+DEAD = "error: the agent ended in mid-run: {}; nothing holds or proves the conditions any more"
 CHANGED = "asked {'delay_ns': 5000000}, at the end the wire held {'delay_ns': 6000000}"
 A_MINUTE = 60_000
 REPLACE = "tc filter replace dev eth0 egress protocol all pref 1 handle 1"
@@ -210,14 +210,16 @@ CASES = {
         5,
         "inconclusive: the wire itself lost 5 frames: on client->server over lan (5 were larger than a slot)",
     ),
-    "the agent is killed": Case("pass", 3, DEAD, killed("agent.__main__"), A_MINUTE),
+    "the agent is killed": Case("pass", 3, DEAD.format("end of its output"), killed("agent.__main__"), A_MINUTE),
     "the wire is killed": Case(
         "pass", 3, "error: the conditions are not in force: the wire (process ", killed("import wire"), A_MINUTE
     ),
 }
 ON_DOCKER = {
     "the filter is removed": CASES["the filter is removed"],
-    "the agent is killed": Case("pass", 3, DEAD, killed_on_docker, A_MINUTE),
+    "the agent is killed": Case(
+        "pass", 3, DEAD.format("its container ended with SIGKILL"), killed_on_docker, A_MINUTE
+    ),
 }
 
 

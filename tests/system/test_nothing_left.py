@@ -70,7 +70,17 @@ def test_the_first_processes_of_a_lab_killed_with_its_orchestrator_leave_nothing
             for victim in victims:
                 os.kill(victim, stop)
         process.communicate(timeout=ENDS_WITHIN_S)
-    await_gone(lambda: sorted(there_is("namespaces") - before), f"killed {victims}")
+    groups: set[str] = set()  # what the launcher would have removed last of all
+
+    def others() -> list[str]:
+        there = there_is("namespaces") - before
+        groups.update(one for one in there if 0 in which and one.startswith("control group"))
+        return sorted(there - groups)
+
+    await_gone(others, f"killed {victims}")
+    swept = clean()
+    assert {line.removeprefix("removed ") for line in swept.stdout.splitlines()[:-1]} == groups, said(swept)
+    assert sorted(there_is("namespaces") - before) == []
     [run] = whole_on_disk(tmp_path)
     assert run["state"] == "started"
 
