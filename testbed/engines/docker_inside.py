@@ -1,6 +1,7 @@
 """What the engine runs in the agent's container, next to the agent: sent as source text.
 
-It reads one JSON line and answers with one. In there all processes of the daemon's machine can be seen, so a
+The agent's own process says `facts` before all else; for the rest a process of its own reads one JSON line and
+answers with one. In there all processes of the daemon's machine can be seen, so a
 host's files can be reached through /proc/PID/root, whatever its image has or lacks. Nothing but /etc/hosts and
 /etc/resolv.conf is written that way: Docker binds its own over them, and its way to copy files in cannot
 replace those.
@@ -82,10 +83,8 @@ def facts() -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any]) -> Any:
-    """{"facts": true}, or {"write": {host: [pid, {path: text}]}, "seal": [pid], "directories": {path: mode}},
-    answered with what the files then hold, or null for a host whose process has ended."""
-    if "facts" in request:
-        return facts()
+    """{"write": {host: [pid, {path: text}]}, "seal": [pid], "directories": {path: mode}}, answered with what the
+    files then hold, or null for a host whose process has ended."""
     found = {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
     for pid in request["seal"]:
         seal(pid, request["directories"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -132,13 +133,11 @@ def test_two_runs_at_once_do_not_meet(up: Lab) -> None:
 
 GONE_WITHIN_S = 30.0
 ORPHAN = """
-import sys, time
-import json
+import pickle, sys, time
 from testbed.agent.client import AgentClient
 from testbed.engines.api import Command
 from testbed.engines.docker import DockerEngine
-from testbed.plan.types import Plan
-plan = Plan.from_json(json.loads(sys.argv[2]))
+plan = pickle.loads(bytes.fromhex(sys.argv[2]))  # JSON would have it complete, with programs
 engine = DockerEngine(host=sys.argv[1])
 print("run", engine.run, flush=True)
 agent = AgentClient(engine.open())
@@ -155,7 +154,7 @@ time.sleep(99)
 @contextmanager
 def orphan(docker_host: str, third: int) -> Iterator[subprocess.Popen[str]]:
     plan = make_plan({f"h{n}": "a b" for n in range(3)}, third, volumes={"v": "/v"})
-    argv = [sys.executable, "-c", ORPHAN, docker_host, json.dumps(plan.to_json())]
+    argv = [sys.executable, "-c", ORPHAN, docker_host, pickle.dumps(plan).hex()]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
