@@ -93,11 +93,12 @@ def test_lap_after_lap_passes_and_leaves_nothing(engine: str, left: Left, tmp_pa
         done = testbed("run", *files, *words, timeout_s=1200, TMPDIR=str(temporary))
         runs += len(files)
         if done.returncode != 0:
-            failed.append(f"in the {len(files)} runs up to {runs}: {said(done)}")
+            kept = results.rename(tmp_path / f"failed-{runs}")
+            failed.append(f"in the {len(files)} runs up to {runs}, kept in {kept}: {said(done)}")
             print(failed[-1], flush=True)
         await_gone(left, f"after {runs} runs")
         assert not list(temporary.iterdir())
-        shutil.rmtree(results)
+        shutil.rmtree(results, ignore_errors=True)
         after = sizes(engine)
         print(f"after {runs} runs: {after}", flush=True)
         before = before or after  # what is made once, the first lap has made
