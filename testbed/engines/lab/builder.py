@@ -112,7 +112,20 @@ class Builder:
                 _configure(host["interfaces"])
         finally:
             linux.setns(self._network, linux.CLONE_NEWNET)
+        self._group_holders()
         return {"pids": {name: host.pid for name, host in self._hosts.items()}}
+
+    def _group_holders(self) -> None:
+        """They do nothing, so nobody waits until they are in the groups of their hosts; only programs must be."""
+        child = os.fork()
+        if child == 0:
+            try:
+                for name, host in self._hosts.items():
+                    self._groups.enter(name, host.pid)
+            finally:
+                os._exit(0)
+        descriptor = os.pidfd_open(child)
+        self._selector.register(descriptor, selectors.EVENT_READ, lambda: self._forget(child, descriptor))
 
     def _fork_host(self, files: rootfs.HostFiles, capabilities: tuple[str, ...]) -> int:
         """Start the process that holds a host; returns a pipe that ends when it does, or tells what went wrong."""
@@ -127,7 +140,6 @@ class Builder:
         return status
 
     def _hold(self, files: rootfs.HostFiles) -> NoReturn:
-        self._groups.enter(files.name)
         linux.unshare(guest.NAMESPACES)
         socket.sethostname(files.name)
         rootfs.build_root(self._userland, files)
@@ -229,10 +241,14 @@ class Builder:
 
     def _reap(self, id: int, pid: int, descriptor: int) -> None:
         ended_ns = time.monotonic_ns()
+        code = self._forget(pid, descriptor)
+        messages.send(self._control, {"exited": id, "code": code, "ended_ns": ended_ns})
+
+    def _forget(self, pid: int, descriptor: int) -> int:
+        """A child that has ended; returns its exit code."""
         self._selector.unregister(descriptor)
         os.close(descriptor)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        messages.send(self._control, {"exited": id, "code": code, "ended_ns": ended_ns})
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @contextmanager
