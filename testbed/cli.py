@@ -330,7 +330,10 @@ def _at_once(command: str, paths: Sequence[Path], jobs: int, asked: _Asked) -> N
     def tell(done: Done) -> None:
         nonlocal ended
         ended += 1
-        click.echo(f"{ended:4} of {len(paths)}  {done.name}: {_last_line(done)}", err=True)
+        try:
+            click.echo(f"{ended:4} of {len(paths)}  {done.name}: {_last_line(done)}", err=True)
+        except OSError:  # whoever read it has gone, and the runs go on
+            _to_nowhere(sys.stderr)
 
     argv = [sys.executable, "-m", "testbed", command]
     all_done = at_once([(path.stem, [*argv, str(path), *asked.words()]) for path in paths], jobs, tell)

@@ -74,9 +74,15 @@ class LabGroups:
             Path(directory, OF_HOST + host, "cgroup.procs").write_text(f"{pid}")
 
     def remove(self) -> None:
-        """When all processes are gone. Raises OSError for what stays."""
+        """When all processes are gone. Raises OSError for what stays, the rest having gone."""
+        problems = []
         for directory, _ in self._places:
-            _remove(directory, GONE_WITHIN_S)
+            try:
+                _remove(directory, GONE_WITHIN_S)
+            except OSError as problem:
+                problems.append(problem)
+        if problems:
+            raise problems[0]
 
 
 def make(lab: str) -> LabGroups:
@@ -201,7 +207,9 @@ def _lock(group: str) -> None:
 
 
 def _remove(group: str, within_s: float) -> None:
+    """Raises OSError for the last that stays, the others having gone."""
     deadline = time.monotonic() + within_s
+    stays = None
     for path in (*Path(group).glob(f"{OF_HOST}*"), Path(group)):
         while True:
             try:
@@ -209,11 +217,13 @@ def _remove(group: str, within_s: float) -> None:
             except FileNotFoundError:
                 pass
             except OSError as problem:
-                if problem.errno != errno.EBUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(LOOK_S)
-                continue
+                if problem.errno == errno.EBUSY and time.monotonic() < deadline:
+                    time.sleep(LOOK_S)
+                    continue
+                stays = problem
             break
+    if stays is not None:
+        raise stays
 
 
 def _text(path: str) -> str:

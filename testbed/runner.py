@@ -259,7 +259,12 @@ class _Job:
                 except OSError as problem:
                     self.runner.say(f"{program.id} collect: {path}: {problem.strerror}")
                     continue
-                for what in self.results.save_collected(program.id, path, archive):
+                try:
+                    left_out = self.results.save_collected(program.id, path, archive)
+                except OSError as problem:
+                    what = f"writing what {program.id} collects, {path}: {problem.strerror}"
+                    raise HostError(f"{what}; free some space or try --results DIR") from problem
+                for what in left_out:
                     self.runner.say(f"{program.id} collect: {what}")
             self.results.collected(self.plan, self.records.programs[program.id])
 

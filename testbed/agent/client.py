@@ -16,6 +16,9 @@ from testbed.plan.types import Plan
 _KINDS: dict[str, type[TestbedError]] = {"condition": ConditionError, "capability": CapabilityError}
 
 
+_REASON_S = 6.0
+
+
 class Channel(Protocol):
     """As an engine gives it."""
 
@@ -42,7 +45,8 @@ class AgentClient:
         self._heard: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()  # answers; None: the end
         self._ended = ""  # how its output ended, once it has
         self._lost = ""  # what it said of conditions that were lost, unasked
-        threading.Thread(target=self._listen, name="agent-heard", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="agent-heard", daemon=True)
+        self._listener.start()
         self._alive = threading.Thread(
             target=self._stay_alive, args=(alive_every_s,), name="agent-alive", daemon=True
         )
@@ -189,7 +193,8 @@ class AgentClient:
         try:
             self._channel.write(request)
         except (EngineError, OSError) as problem:
-            raise EngineError(f"the agent ended: {problem}, asked for {do}") from problem
+            self._listener.join(_REASON_S)  # it hears why, where writing only meets a pipe that is broken
+            raise EngineError(f"the agent ended: {self._ended or problem}, asked for {do}") from problem
         answer = self._heard.get()
         if answer is None:
             self._heard.put(None)  # for whoever asks next

@@ -66,7 +66,11 @@ class Questions:
     def do(self, requests: Sequence[Request]) -> None:
         """All of them, in order. Raises EngineError that names the first one that the kernel refuses."""
         for at in range(0, len(requests), _AT_ONCE):
-            self._do_some(requests[at : at + _AT_ONCE])
+            some = requests[at : at + _AT_ONCE]
+            try:
+                self._do_some(some)
+            except OSError as problem:
+                raise EngineError(f"{self._doing}: {some[0].what}, and what follows: {problem}") from problem
 
     def _do_some(self, requests: Sequence[Request]) -> None:
         first = self._number + 1

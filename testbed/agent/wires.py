@@ -6,6 +6,7 @@ them carry more where there are processors for them; elsewhere they only keep ea
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -58,7 +59,8 @@ class Wires:
             requests[self._number_of[link["source"]]]["links"].append(link)
         self._sizes = None
         answers = self._ask("conditions", requests)
-        return {**answers[0], "links": _joined(answers, "links"), "wires": len(answers)}
+        slot_bytes = max(answer["slot_bytes"] for answer in answers)
+        return {**answers[0], "links": _joined(answers, "links"), "slot_bytes": slot_bytes, "wires": len(answers)}
 
     def report(self) -> dict[str, Any]:
         """As one wire's: of all hosts and links, and the sums of what their rings lost."""
@@ -69,10 +71,19 @@ class Wires:
         return {"hosts": _joined(answers, "hosts"), "links": _joined(answers, "links"), "ring": dict(ring)}
 
     def drain(self, for_s: float) -> dict[str, dict[str, Any]]:
-        """Wait until nothing is under way, at most so long, and close the ledgers. Returns each link's counts."""
-        answers = self._ask("drain", [{"for_s": for_s} for _ in self._wires], for_s + 10)
-        self._sizes = [answer["ledger_bytes"] for answer in answers]
-        return _joined(answers, "links")
+        """Wait until nothing is under way, at most so long, and close the ledgers. Returns each link's counts.
+
+        Of several, until a round finds nothing new: what one delivers late is answered through another.
+        """
+        deadline = time.monotonic() + for_s
+        counts: dict[str, dict[str, Any]] = {}
+        while True:
+            before = counts
+            answers = self._ask("drain", [{"for_s": for_s} for _ in self._wires], for_s + 10)
+            counts = _joined(answers, "links")
+            if len(answers) == 1 or counts == before or time.monotonic() > deadline:
+                self._sizes = [answer["ledger_bytes"] for answer in answers]
+                return counts
 
     def _ask(
         self, do: str, requests: Sequence[Mapping[str, Any]], wait_s: float = _ANSWER_S

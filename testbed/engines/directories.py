@@ -11,3 +11,4 @@ BELOW_WRITABLE = {
     "/var/tmp": 0o1777,
     "/run/lock": 0o1777,
 }
+LINKS = {"/var/run": "/run", "/var/lock": "/run/lock"}

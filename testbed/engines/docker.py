@@ -7,6 +7,7 @@ touches kernel networking is the agent's, in a container of its own; this module
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ import docker.types
 from testbed import limits
 from testbed.engines import docker_host, docker_inside, docker_owner, docker_process
 from testbed.engines.api import AddressTaken, Command, Sink
-from testbed.engines.directories import BELOW_WRITABLE
+from testbed.engines.directories import BELOW_WRITABLE, LINKS
 from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation
 from testbed.engines.docker_image import (
     PYTHON,
@@ -104,11 +105,15 @@ class DockerEngine:
         self._image = node_image(self._api, self._say)
         self._lifeline.await_ready()
         self._channel = self._start_agent()
+        patience = threading.Timer(ANSWERS_WITHIN_S, self._channel.close)
+        patience.start()
         try:
             self._facts = json.loads(self._channel.readline())
         except (EngineError, ValueError) as problem:
             said = self._channel.last_words or "it said nothing"
             raise EngineError(f"starting the agent: {problem}; {said}") from problem
+        finally:
+            patience.cancel()
         return self._channel
 
     def taken(self) -> frozenset[str]:
@@ -421,11 +426,12 @@ class DockerEngine:
             host.name: {"/etc/hosts": docker_host.hosts_file(host), "/etc/resolv.conf": docker_host.NO_RESOLVER}
             for host in plan.hosts
         }
-        ours = [pids[host.name] for host in plan.hosts if not docker_host.foreign(host)]
+        ours = [host.name for host in plan.hosts if not docker_host.foreign(host)]
         asked = {
             "write": {name: (pids[name], files) for name, files in wanted.items()},
             "seal": ours,
             "directories": BELOW_WRITABLE,
+            "links": LINKS,
         }
         for name, found in self._ask_beside_the_agent(asked).items():
             if found is None:

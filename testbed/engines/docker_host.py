@@ -88,13 +88,19 @@ def host_config(host: Host, named: Named, holds: bool, facts: Mapping[str, Any])
         "oom_score_adj": OOM_SCORE_ADJ,
         "ulimits": limits,
         "shm_size": FILES_BYTES,
-        "mounts": [] if foreign(host) else [_in_memory(path, mode) for path, mode in WRITABLE.items()],
+        "mounts": [] if foreign(host) else _writable(host),
         "binds": {named(volume): {"bind": path, "mode": "rw"} for volume, path in host.volumes},
         "dns": ["127.0.0.1"],  # what asks Docker's own resolver all the same gets no further than the host
         # What does not hold starts to serve before /etc/hosts can be written as a whole.
         "extra_hosts": None if holds else [f"{name}:{ip}" for ip, names in host.names for name in names],
         "log_config": LogConfig(type="none"),
     }
+
+
+def _writable(host: Host) -> list[Mount]:
+    """Docker mounts one thing at a place, and there the scenario's volume is meant."""
+    taken = {path.rstrip("/") for _, path in host.volumes}
+    return [_in_memory(path, mode) for path, mode in WRITABLE.items() if path not in taken]
 
 
 def foreign(host: Host) -> bool:

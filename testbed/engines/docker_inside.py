@@ -12,6 +12,7 @@ own files in /etc are read-only before they are written, and its way to copy fil
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -41,18 +42,32 @@ def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
     return {path: Path(root + path).read_text() for path in files}
 
 
-def seal(pid: int, directories: dict[str, int]) -> None:
-    """Make directories (path -> mode) where a host can write, and the rest read-only. Raises OSError."""
+def seal(pid: int, directories: dict[str, int], links: dict[str, str]) -> None:
+    """Make directories (path -> mode) and links where a host can write, and the rest read-only. Raises OSError.
+
+    What a volume put there already stays as it is.
+    """
     child = os.fork()  # from the mount namespace of a host there is no way back
     if child == 0:
         try:
-            linux.setns(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY), linux.CLONE_NEWNS)
+            namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+            if any(os.path.samestat(os.fstat(namespace), Path(f"/proc/{p}/ns/mnt").stat()) for p in (1, "self")):
+                raise OSError(f"process {pid} is none of a host")  # its number was given away
+            linux.setns(namespace, linux.CLONE_NEWNS)
             for path, mode in directories.items():
-                Path(path).mkdir()
-                Path(path).chmod(mode)
-            for path in filter(os.path.ismount, SEALED):
+                if not Path(path).exists():
+                    Path(path).mkdir()
+                    Path(path).chmod(mode)
+            for path, target in links.items():
+                if not os.path.lexists(path):
+                    Path(path).symlink_to(target)
+            for path in SEALED:
                 flags = linux.MS_RDONLY | linux.MS_NOSUID | (0 if path == "/dev" else linux.MS_NODEV)
-                linux.mount(None, path, None, linux.MS_REMOUNT | linux.MS_BIND | flags)
+                try:
+                    linux.mount(None, path, None, linux.MS_REMOUNT | linux.MS_BIND | flags)
+                except OSError as problem:  # not there, or nothing is mounted there: then it goes with the root
+                    if problem.errno not in (errno.ENOENT, errno.EINVAL):
+                        raise
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -83,11 +98,14 @@ def facts() -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any]) -> Any:
-    """{"write": {host: [pid, {path: text}]}, "seal": [pid], "directories": {path: mode}}, answered with what the
-    files then hold, or null for a host whose process has ended."""
+    """{"write": {host: [pid, {path: text}]}, "seal": [host], "directories": {path: mode}, "links": {path: target}}
+
+    is answered with what the files then hold, or null for a host whose process has ended.
+    """
     found = {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
-    for pid in request["seal"]:
-        seal(pid, request["directories"])
+    for host in request["seal"]:
+        if found[host] is not None:
+            seal(request["write"][host][0], request["directories"], request["links"])
     return found
 
 

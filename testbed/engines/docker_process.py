@@ -51,7 +51,8 @@ class DockerChannel:
             if kind == 0:
                 if self._closed:
                     return b""
-                raise EngineError(self._why())
+                last = self.last_words.splitlines()[-1][-500:] if self.last_words else ""
+                raise EngineError(self._why() + (f"; it said: {last}" if last else ""))
             if kind == STDERR:
                 self._said = (self._said + data)[-LAST_WORDS_BYTES:]
             else:

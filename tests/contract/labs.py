@@ -36,6 +36,15 @@ hosts:
   c: {networks: [right]}
   d: {networks: [plain]}
 """
+VOLUMES = """
+testbed: 1
+about: Volumes at places that a host has anyway, and below them.
+duration: 1 s
+volumes: {spool: , own: }
+hosts:
+  a: {volumes: [spool:/var/spool/in, own:/tmp]}
+  b: {volumes: [spool:/srv/deep/out]}
+"""
 
 
 @dataclass

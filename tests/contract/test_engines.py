@@ -19,7 +19,7 @@ from testbed.engines.api import Command
 from testbed.errors import CommandNotFound, TestbedError
 from testbed.plan import Plan, plan
 from testbed.scenario import parse
-from tests.contract.labs import DUAL_NETWORKS, TWO_NETWORKS, Lab, MakeEngine, lab, lab_avoiding
+from tests.contract.labs import DUAL_NETWORKS, TWO_NETWORKS, VOLUMES, Lab, MakeEngine, lab, lab_avoiding
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,20 @@ def test_files_go_in_and_come_out(up: Lab) -> None:
     assert b"from inside" in up.engine.get("a", "/scenario/out.txt")
     with pytest.raises(FileNotFoundError):
         up.engine.get("a", "/scenario/nothing")
+
+
+def test_a_volume_may_be_where_a_host_can_write_anyway(new_engine: MakeEngine) -> None:
+    with lab(new_engine, VOLUMES) as made:
+        if made.engine.name == "fake":
+            pytest.skip("the fake has no files of a host's own")
+        text = (
+            "echo from a > /var/spool/in/note; echo x > /tmp/own; touch /var/spool/new; ls -d /var/run/ /var/lock/"
+        )
+        done = made.command("a", ["sh", "-c", text])
+        assert done.process.wait(20) and done.exit == 0, done.err
+        shown = made.command("b", ["sh", "-c", "cat /srv/deep/out/note; ls /tmp; touch /srv/deep/x 2>&1"])
+        assert shown.process.wait(20) and shown.exit == 1
+        assert shown.text.splitlines()[0] == "from a" and "Read-only file system" in shown.text
 
 
 def test_a_signal_ends_a_program_and_is_named(up: Lab) -> None:

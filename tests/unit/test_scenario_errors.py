@@ -217,6 +217,8 @@ CASES = [
     ("hosts: {a: {image: x, build: y, run: z}}\n", 3, 23, "`image` or `build`, not both", ""),
     ("hosts: {a: {run: x, cap_add: [NET_ADMN]}}\n", 3, 31, "no capability", "`NET_ADMIN`"),
     ("hosts: {a: {run: x, cap_add: [SYS_ADMIN]}}\n", 3, 31, "`SYS_ADMIN` is never given", ""),
+    ("hosts: {a: {run: x, cap_add: [SYS_PTRACE]}}\n", 3, 31, "`SYS_PTRACE` is never given", ""),
+    ("hosts: {a: {run: x, cap_add: [CAP_BPF]}}\n", 3, 31, "`BPF` is never given", ""),
     ("hosts: {a: {run: x, cap_add: [KILL], cap_drop: [CAP_KILL]}}\n", 3, 49, "both in `cap_add` and", ""),
     ("hosts: {a: {run: x, sysctls: {kernel.shmmax: 1}}}\n", 3, 31, "no sysctl of a host", "`net.`"),
     ("hosts: {a: {run: x, volumes: [v:/x]}}\n", 3, 31, "there is no volume `v`", "volumes: {v: }"),

@@ -57,6 +57,7 @@ class Builder:
         self._reader = messages.Reader(control)
         self._selector = selectors.DefaultSelector()
         self._hosts: dict[str, Host] = {}
+        self._grouping = 0  # the process that puts those who hold hosts into groups, until it was waited for
         self._self = os.pidfd_open(os.getpid())
         self._network = os.open("/proc/self/ns/net", os.O_RDONLY)
         self._holder = self._write_holder()
@@ -116,16 +117,21 @@ class Builder:
         return {"pids": {name: host.pid for name, host in self._hosts.items()}}
 
     def _group_holders(self) -> None:
-        """They do nothing, so nobody waits until they are in the groups of their hosts; only programs must be."""
-        child = os.fork()
-        if child == 0:
+        """They do nothing, so nobody waits until they are in the groups of their hosts, until a program starts."""
+        self._grouping = os.fork()
+        if self._grouping == 0:
             try:
                 for name, host in self._hosts.items():
                     self._groups.enter(name, host.pid)
-            finally:
                 os._exit(0)
-        descriptor = os.pidfd_open(child)
-        self._selector.register(descriptor, selectors.EVENT_READ, lambda: self._forget(child, descriptor))
+            finally:
+                os._exit(1)
+
+    def _await_groups(self) -> None:
+        """What is counted of a host's group is found by who holds it. Raises guest.Refused."""
+        child, self._grouping = self._grouping, 0
+        if child and os.waitpid(child, 0)[1]:
+            raise guest.Refused("engine", "putting those who hold hosts into their control groups did not work")
 
     def _fork_host(self, files: rootfs.HostFiles, capabilities: tuple[str, ...]) -> int:
         """Start the process that holds a host; returns a pipe that ends when it does, or tells what went wrong."""
@@ -188,6 +194,7 @@ class Builder:
         host = self._hosts.get(request["host"])
         if host is None:
             raise guest.Refused("engine", f"there is no host {request['host']!r}")
+        self._await_groups()
         status, report = os.pipe()
         try:
             child = self._fork_after(lambda: linux.setns(host.descriptor, linux.CLONE_NEWPID))
@@ -241,14 +248,10 @@ class Builder:
 
     def _reap(self, id: int, pid: int, descriptor: int) -> None:
         ended_ns = time.monotonic_ns()
-        code = self._forget(pid, descriptor)
-        messages.send(self._control, {"exited": id, "code": code, "ended_ns": ended_ns})
-
-    def _forget(self, pid: int, descriptor: int) -> int:
-        """A child that has ended; returns its exit code."""
         self._selector.unregister(descriptor)
         os.close(descriptor)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        messages.send(self._control, {"exited": id, "code": code, "ended_ns": ended_ns})
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def become_program(
         os.setresuid(identity.uid, identity.uid, identity.uid)
     linux.limit_capabilities(capabilities)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    refused = seccomp.program(platform.machine(), capabilities)
+    refused = seccomp.program(platform.machine())
     if refused is not None:
         linux.filter_system_calls(refused)
     try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed import linux
-from testbed.engines.directories import BELOW_WRITABLE, WRITABLE
+from testbed.engines.directories import BELOW_WRITABLE, LINKS, WRITABLE
 from testbed.engines.launchers import launchers
 from testbed.limits import FILES, FILES_BYTES
 
@@ -114,7 +114,7 @@ def build_root(userland: Userland, host: HostFiles) -> None:
     _mount_tmpfs(root)
     for path, mode in (WRITABLE | BELOW_WRITABLE).items():
         _make_directory(root + path, mode)
-    for path, target in (("/var/run", "/run"), ("/var/lock", "/run/lock"), *userland.symlinks):
+    for path, target in (*LINKS.items(), *userland.symlinks):
         Path(root + path).symlink_to(target)
     _populate_dev(root)
     for path in (*WRITABLE, "/dev/shm"):

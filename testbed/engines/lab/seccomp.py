@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from testbed.linux import CLONE_NEWUSER
 
@@ -27,31 +27,30 @@ X86_64 = 0xC000003E, dict(zip(NAMES, (248, 249, 250, 298, 323, 321, 272, 56, 435
 I386 = 0x40000003, dict(zip(NAMES, (286, 287, 288, 336, 374, 357, 310, 120, 435), strict=True))
 AARCH64 = 0xC00000B7, dict(zip(NAMES, (217, 218, 219, 241, 282, 280, 97, 220, 435), strict=True))
 MACHINES = {"x86_64": (X86_64, I386), "aarch64": (AARCH64,)}
-ALLOWED_WITH = {"bpf": "BPF", "perf_event_open": "PERFMON"}  # capabilities that the scenario may give
 
 
-def program(machine: str, capabilities: Collection[str]) -> bytes | None:
+def program(machine: str) -> bytes | None:
     """An array of struct sock_filter; None for a machine whose numbers we do not have.
 
     What is refused is EPERM. clone3 is ENOSYS, because its flags cannot be read from here: libraries then take
-    clone. So is all of another architecture's.
+    clone. So is all of an architecture that is not listed for the machine.
     """
     if machine not in MACHINES:
         return None
     found: list[Instruction] = [(LOAD, 0, 0, ARCHITECTURE)]
     for architecture, numbers in MACHINES[machine]:
-        block = list(_block(numbers, capabilities))
+        block = list(_block(numbers))
         found += [(EQUAL, 0, len(block), architecture), *block]
     found.append(_refuse(errno.ENOSYS))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in found)
 
 
-def _block(numbers: dict[str, int], capabilities: Collection[str]) -> Iterator[Instruction]:
+def _block(numbers: dict[str, int]) -> Iterator[Instruction]:
     yield LOAD, 0, 0, NUMBER
     yield AT_LEAST, 0, 1, X32
     yield _refuse(errno.ENOSYS)
     for name, number in numbers.items():
-        if name in ("unshare", "clone") or ALLOWED_WITH.get(name) in capabilities:
+        if name in ("unshare", "clone"):
             continue
         yield EQUAL, 0, 1, number
         yield _refuse(errno.ENOSYS if name == "clone3" else errno.EPERM)
