@@ -8,25 +8,25 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import click
 
 from testbed import __version__
 from testbed.catalogue import everything, find
-from testbed.engines.choose import NAMES, choose
+from testbed.engines.choose import choose
 from testbed.errors import HostError, Problem, ScenarioError, TestbedError
 from testbed.measure.records import EXIT_STATUS, SEVERITY, Outcome
+from testbed.options import Asked, Command, jobs_option, names_argument, run_options, seed_option
 
 if TYPE_CHECKING:
     from testbed.suite import Done
 
 COMMANDS_LINE_WRONG = 2
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Interrupted(BaseException):
@@ -102,82 +102,13 @@ def cli() -> None:
     """Test programs that use sockets, on real hosts, under stated and proven link conditions."""
 
 
-engine_option = click.option(
-    "--engine",
-    type=click.Choice(NAMES),
-    default="auto",
-    envvar="TESTBED_ENGINE",
-    show_default=True,
-    show_envvar=True,
-    help="Where hosts come from; auto takes Docker if a daemon answers, else namespaces.",
-)
-seed_option = click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Wins over the file's own seed.")
-results_option = click.option(
-    "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True
-)
-strict_option = click.option(
-    "--strict", is_flag=True, help="A requirement that is missing is an error, not a skip."
-)
-jobs_option = click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="So many files at once, each in a process of its own; then only what did not pass is shown in full.",
-)
-wires_option = click.option(
-    "--wires",
-    type=click.IntRange(1, 64),
-    default=1,
-    envvar="TESTBED_WIRES",
-    show_default=True,
-    show_envvar=True,
-    metavar="N",
-    help="So many processes carry the frames of links: for much traffic, on a machine with processors to spare.",
-)
-names_argument = click.argument("names", metavar="FILE|NAME...", nargs=-1, required=True)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What the options of `run` and `prove` say of every run."""
-
-    engine: str
-    seed: int | None
-    results: Path
-    strict: bool
-    wires: int
-
-    def words(self) -> list[str]:
-        """The same as a command line."""
-        words = ["--engine", self.engine, "--results", str(self.results), "--wires", str(self.wires)]
-        words += ["--seed", str(self.seed)] if self.seed is not None else []
-        return [*words, "--strict"] if self.strict else words
-
-
-def run_options(command: Command) -> Command:
-    """Hand the options of a run to a command as one argument, `asked`."""
-
-    @engine_option
-    @seed_option
-    @results_option
-    @strict_option
-    @wires_option
-    @wraps(command)
-    def wrapped(engine: str, seed: int | None, results: Path, strict: bool, wires: int, **others: Any) -> Any:
-        return command(asked=_Asked(engine, seed, results, strict, wires), **others)
-
-    return wrapped  # type: ignore[return-value]
-
-
 @cli.command()
 @names_argument
 @run_options
 @click.option("--keep", is_flag=True, help="Hold the hosts after the run, until Ctrl-C.")
 @jobs_option
 @_errors_shown
-def run(names: Sequence[str], asked: _Asked, keep: bool, jobs: int) -> None:
+def run(names: Sequence[str], asked: Asked, keep: bool, jobs: int) -> None:
     """Run scenarios and judge them; exits with the outcome's status."""
     paths = _sound(names)
     if jobs > 1:
@@ -235,7 +166,7 @@ def plan_command(names: Sequence[str], seed: int | None) -> None:
 @run_options
 @jobs_option
 @_errors_shown
-def prove(names: Sequence[str], asked: _Asked, jobs: int) -> None:
+def prove(names: Sequence[str], asked: Asked, jobs: int) -> None:
     """Apply each of a file's `fails_when` and demand that the run then fails."""
     paths = _sound(names)
     if jobs > 1:
@@ -321,7 +252,7 @@ def list_command() -> None:
 # several scenarios at once
 
 
-def _at_once(command: str, paths: Sequence[Path], jobs: int, asked: _Asked) -> NoReturn:
+def _at_once(command: str, paths: Sequence[Path], jobs: int, asked: Asked) -> NoReturn:
     """Each file by a command of its own; what did not pass is shown in full, then one table of all."""
     from testbed.suite import at_once
 
@@ -359,7 +290,7 @@ def _last_line(done: Done) -> str:
 # one scenario
 
 
-def _run_one(path: Path, asked: _Asked, keep: bool) -> tuple[str, Outcome]:
+def _run_one(path: Path, asked: Asked, keep: bool) -> tuple[str, Outcome]:
     from testbed import scenario as room
     from testbed.progress import Progress
 
@@ -384,7 +315,7 @@ def _safely(path: Path, run: Callable[[], tuple[str, Outcome]]) -> tuple[str, Ou
         return path.stem, "error"
 
 
-def _prove_one(path: Path, asked: _Asked) -> list[tuple[str, Outcome]]:
+def _prove_one(path: Path, asked: Asked) -> list[tuple[str, Outcome]]:
     """Each saboteur of a file and whether it was caught: `pass` means that the run failed, as it must."""
     from testbed import scenario as room
     from testbed.progress import Progress
@@ -407,7 +338,7 @@ def _prove_one(path: Path, asked: _Asked) -> list[tuple[str, Outcome]]:
     return lines
 
 
-def _runner(asked: _Asked, requires: Sequence[str], say: Callable[[str], None]) -> Any:
+def _runner(asked: Asked, requires: Sequence[str], say: Callable[[str], None]) -> Any:
     from testbed.engines.choose import maker
     from testbed.runner import Runner
 

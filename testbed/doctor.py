@@ -119,15 +119,9 @@ def _try_namespaces() -> str:
 
 def _namespaces_remedy() -> str:
     """The usual reasons, looked at where they can be read."""
-    closed = {
-        "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
-        "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=10000"),
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
-            "1",
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
-    }
-    for path, (value, command) in closed.items():
+    from testbed.engines.lab.launch import USER_NAMESPACE_LOCKS
+
+    for path, value, command in USER_NAMESPACE_LOCKS:
         try:
             if os.geteuid() != 0 and Path(path).read_text().strip() == value:
                 return f"{path} is {value}: as root, {command}"

@@ -14,9 +14,7 @@ from testbed.errors import CapabilityError, ConditionError, EngineError, Testbed
 from testbed.plan.types import Plan
 
 _KINDS: dict[str, type[TestbedError]] = {"condition": ConditionError, "capability": CapabilityError}
-
-
-_REASON_S = 6.0
+_REASON_S = 6.0  # the docker engine takes up to 5 s to find out why
 
 
 class Channel(Protocol):

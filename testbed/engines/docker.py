@@ -423,7 +423,7 @@ class DockerEngine:
         Then our own hosts are sealed: what is not to be written is read-only.
         """
         wanted = {
-            host.name: {"/etc/hosts": docker_host.hosts_file(host), "/etc/resolv.conf": docker_host.NO_RESOLVER}
+            host.name: {"/etc/hosts": host.hosts_file(), "/etc/resolv.conf": docker_host.NO_RESOLVER}
             for host in plan.hosts
         }
         ours = [host.name for host in plan.hosts if not docker_host.foreign(host)]

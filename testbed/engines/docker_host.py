@@ -133,8 +133,3 @@ def at_creation(sysctls: Mapping[str, str], ipv6: bool) -> dict[str, str]:
         return part[0] == "net" and not of_interface and (ipv6 or part[1:2] != ["ipv6"])
 
     return {name: value for name, value in sysctls.items() if there(name)}
-
-
-def hosts_file(host: Host) -> str:
-    """/etc/hosts, a line an address, exactly as planned."""
-    return "".join(f"{address}\t{' '.join(names)}\n" for address, names in host.names)

@@ -201,7 +201,7 @@ class NamespacesEngine:
             "iproute2": found[1] if found else version.strip(),
             "userland": self._facts.get("userland"),
             "limits": limits.as_records(),
-            "no_limit_of_memory": self._facts.get("no_groups", ""),
+            "no_control_groups": self._facts.get("no_groups", ""),
         }
 
     def down(self) -> None:
@@ -298,7 +298,7 @@ def up_request(plan: Plan) -> dict[str, Any]:
     hosts = [
         {
             "name": host.name,
-            "hosts_file": hosts_file(host),
+            "hosts_file": host.hosts_file(),
             "capabilities": host.capabilities,
             "volumes": host.volumes,
             "interfaces": [
@@ -314,11 +314,6 @@ def up_request(plan: Plan) -> dict[str, Any]:
         "volumes": plan.volumes,
         "hosts": hosts,
     }
-
-
-def hosts_file(host: Host) -> str:
-    """/etc/hosts, a line an address, exactly as planned."""
-    return "".join(f"{address}\t{' '.join(names)}\n" for address, names in host.names)
 
 
 def may_do_without_user_namespace() -> bool:

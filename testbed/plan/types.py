@@ -121,6 +121,10 @@ class Host:
     volumes: tuple[tuple[str, str], ...]  # (volume, path)
     programs: tuple[str, ...]  # ids
 
+    def hosts_file(self) -> str:
+        """/etc/hosts, a line an address, exactly as planned."""
+        return "".join(f"{address}\t{' '.join(names)}\n" for address, names in self.names)
+
 
 @dataclass(frozen=True)
 class Link:

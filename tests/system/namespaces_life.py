@@ -288,7 +288,7 @@ def the_groups_of_a_lab_whose_launcher_was_killed_go_with_the_next_lab() -> None
     engine.open()
     engine.up(a_plan(ONE), lambda bridges: None)
     made = groups_of(engine.lab)
-    assert bool(made) != bool(engine.describe()["no_limit_of_memory"])
+    assert bool(made) != bool(engine.describe()["no_control_groups"])
     with lab(a_plan(ONE)):
         assert groups_of(engine.lab) == made, "it lives"
     assert engine._launcher is not None
@@ -310,7 +310,7 @@ def a_host_has_the_limits_that_are_stated() -> None:
             for path in Path(group).iterdir()
             if path.name in ("pids.max", "memory.limit_in_bytes", "memory.max")
         }
-        wanted = [] if engine.describe()["no_limit_of_memory"] else [limits.PROCESSES, limits.MEMORY_BYTES]
+        wanted = [] if engine.describe()["no_control_groups"] else [limits.PROCESSES, limits.MEMORY_BYTES]
         assert sorted(found.values()) == wanted, found
 
 
@@ -319,7 +319,7 @@ def what_is_ended_for_want_of_memory_is_counted() -> None:
     with lab(a_plan(TWO)) as engine:
         made = [Path(group) for group in groups_of(engine.lab) if group.endswith("/host-alice")]
         limit = next((found for group in made for found in limits_of_memory(group)), None)
-        assert bool(limit) != bool(engine.describe()["no_limit_of_memory"])
+        assert bool(limit) != bool(engine.describe()["no_control_groups"])
         if limit is None:
             return
         limit.write_text(str(64 << 20))
@@ -346,7 +346,7 @@ def a_host_that_is_full_of_processes_can_still_be_asked() -> None:
         assert bomb.exit == 1 and b"Resource temporarily unavailable" in bomb.stderr, bomb.stderr
         made = int(bomb.text)
         assert limits.PROCESSES - 10 < made < limits.PROCESSES + 100, made
-        if not engine.describe()["no_limit_of_memory"]:  # else the limit is of the whole lab
+        if not engine.describe()["no_control_groups"]:  # else the limit is of the whole lab
             assert output(engine, "bob", "echo x | cat | cat") == "x", "its neighbour has a limit of its own"
         engine.put("alice", [("/tmp/in", b"1")])
         with tarfile.open(fileobj=io.BytesIO(engine.get("alice", "/tmp/in"))) as archive:

@@ -34,7 +34,7 @@ def runaway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     text = RUNAWAY.read_text()
     run = runner.run(parse(text, "runaway.yaml"), text, where)
     environment = json.loads((run.results.path / "environment.json").read_text())
-    if why := environment["engine"].get("no_limit_of_memory"):
+    if why := environment["engine"].get("no_control_groups"):
         missing("cgroups", why)
     yield run
 

@@ -14,7 +14,6 @@ from testbed.engines.docker_host import (
     bridge_name,
     endpoint,
     host_config,
-    hosts_file,
     in_use,
     network_options,
 )
@@ -146,7 +145,7 @@ def test_a_bridges_name_fits_the_kernel_also_in_a_run_of_many_networks() -> None
 
 
 def test_etc_hosts_is_the_plans() -> None:
-    assert hosts_file(HOST) == "127.0.0.1\tlocalhost\n198.18.0.2\tsensor sensor.lan\n"
+    assert HOST.hosts_file() == "127.0.0.1\tlocalhost\n198.18.0.2\tsensor sensor.lan\n"
     assert docker_host.NO_RESOLVER.startswith("#") and docker_host.NO_RESOLVER.endswith("\n")
 
 

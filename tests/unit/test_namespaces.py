@@ -12,7 +12,6 @@ from testbed.engines import namespaces
 from testbed.engines.namespaces import (
     NamespacesEngine,
     base_interpreter,
-    hosts_file,
     trees_outside_usr,
     up_request,
 )
@@ -43,7 +42,7 @@ def test_the_request_holds_what_the_builder_needs_and_no_more(two: Plan) -> None
     alice, bob = request["hosts"]
     assert alice == {
         "name": "alice",
-        "hosts_file": hosts_file(two.host("alice")),
+        "hosts_file": two.host("alice").hosts_file(),
         "capabilities": ("NET_RAW",),
         "volumes": (("spool", "/var/spool/in"),),
         "interfaces": [
@@ -61,7 +60,7 @@ def test_the_request_holds_what_the_builder_needs_and_no_more(two: Plan) -> None
 
 def test_hosts_file(two: Plan) -> None:
     host = replace(two.host("bob"), names=(("127.0.0.1", ("localhost",)), ("198.18.7.2", ("alice", "alice.lan"))))
-    assert hosts_file(host) == "127.0.0.1\tlocalhost\n198.18.7.2\talice alice.lan\n"
+    assert host.hosts_file() == "127.0.0.1\tlocalhost\n198.18.7.2\talice alice.lan\n"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import linux
+from testbed.engines.directories import WRITABLE
 from testbed.engines.lab import seccomp
 from testbed.limits import COLLECTED_BYTES, OOM_SCORE_ADJ, OPEN_FILES, too_large
 
@@ -185,7 +186,7 @@ def carry_in() -> int:
                 path.write_bytes(content.read() if content else b"")
                 path.chmod(member.mode)
             except OSError as problem:
-                writable = "/scenario, /tmp, /run, /var, /root, /home, /dev/shm and volumes"
+                writable = f"{', '.join(WRITABLE)}, /dev/shm and volumes"
                 hint = f"; writable are {writable}" if problem.errno == errno.EROFS else ""
                 return _complain(f"{path}: {problem.strerror}{hint}")
     return 0
