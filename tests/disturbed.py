@@ -21,6 +21,7 @@ from tests.docker_daemon import on_its_machine
 SHORT = Path(__file__).with_name("short.yaml")
 PROBES = "200"
 GONE_WITHIN_S = 5.0
+LISTENER = "testbed-check-"  # and its suite's process id: see namespaces_isolation
 
 Left = Callable[[], list[str]]
 
@@ -59,8 +60,11 @@ def there_is(engine: str) -> set[str]:
 
 
 def shared_memory() -> Iterator[Path]:
-    """This user's: other suites may run at the same time."""
+    """This user's, and none of another suite's listeners: others may run at the same time."""
     for path in Path("/dev/shm").iterdir():
+        mark, _, pid = path.name.partition(LISTENER)
+        if not mark and pid.partition("-")[0] != str(os.getpid()):
+            continue
         with suppress(FileNotFoundError):
             if path.lstat().st_uid == os.geteuid():
                 yield path

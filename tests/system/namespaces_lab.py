@@ -104,10 +104,14 @@ def lab(plan: Plan) -> Iterator[NamespacesEngine]:
 
 def groups_of(lab: str) -> list[str]:
     """The control groups of a lab, where this user can have any."""
+    found: list[str] = []
     with suppress(groups.NoGroups):
-        places = [Path(parent, f"{groups.OF_LAB}{lab.removeprefix('lab-')}") for parent, _ in groups.parents()]
-        return [str(path) for place in places if place.exists() for path in (place, *place.glob("host-*"))]
-    return []
+        for parent, _ in groups.parents():
+            place = Path(parent, f"{groups.OF_LAB}{lab.removeprefix('lab-')}")
+            with suppress(FileNotFoundError):  # it may go at any moment
+                inside = [path for path in place.iterdir() if path.name.startswith("host-")]
+                found += map(str, (place, *inside))
+    return found
 
 
 def processes_of(word: str) -> list[str]:
@@ -117,7 +121,9 @@ def processes_of(word: str) -> list[str]:
         with suppress(OSError):
             line = path.read_bytes().decode(errors="replace").replace("\0", " ")
             if word in line:
-                found.append(f"{path.parent.name}: {line}")
+                state = path.with_name("stat").read_text().rpartition(")")[2].split()[0]
+                waits = path.with_name("wchan").read_text()
+                found.append(f"{path.parent.name}: {line} ({state}, in {waits})")
     return found
 
 
