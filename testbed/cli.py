@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -86,14 +87,25 @@ def _errors_shown(command: Command) -> Command:
             sys.exit(128 + signal.SIGPIPE)
         except click.ClickException:  # the command line is wrong: click says so, with status 2
             raise
-        except Exception:  # a defect of ours is never status 1
+        except Exception as problem:  # a defect of ours is never status 1
+            said = f"error: testbed itself failed: {problem!r}; {_kept(traceback.format_exc())}"
             try:
-                traceback.print_exc()
+                click.echo(said, err=True)
             except OSError:  # nor is a terminal that has gone
                 _to_nowhere(sys.stderr)
             sys.exit(EXIT_STATUS["error"])
 
     return wrapped  # type: ignore[return-value]
+
+
+def _kept(details: str) -> str:
+    """Where the details of a defect of ours are, for who reports it."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="testbed-failed-", suffix=".txt", delete=False) as file:
+            file.write(details)
+        return f"please report it with what is in {file.name}"
+    except OSError as problem:
+        return f"the details could not be kept: {problem.strerror}"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

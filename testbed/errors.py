@@ -1,4 +1,4 @@
-"""The one family of exceptions, split by who must act. Nothing else lives here.
+"""The one family of exceptions, split by who must act, and what of another's words goes into their messages.
 
 A failed expectation is a verdict and never an exception.
 """
@@ -42,6 +42,12 @@ class CommandError(EngineError):
 
 class CommandNotFound(EngineError):
     """The first word of a `run:` or `serve:` is not there in its host."""
+
+
+def last_line(said: bytes | bytearray, limit: int = 500) -> str:
+    """What a process wrote last, to be told: a traceback before it helps nobody. "" if it wrote nothing."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
+    return next((line[-limit:] for line in reversed(lines) if line), "")
 
 
 @dataclass(frozen=True, order=True)

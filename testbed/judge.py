@@ -6,9 +6,10 @@ the network, and the programs last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from testbed.errors import last_line
 from testbed.expect.evaluate import Evaluator
 from testbed.expect.evidence import Evidence, died
 from testbed.expect.grammar import GrammarError, parse
@@ -239,9 +240,7 @@ def _implied_text(program: Program) -> str:
 
 
 def _last_words(stderr: bytes) -> str:
-    lines: Iterable[str] = stderr.decode(errors="replace").strip().splitlines()
-    last = [line.strip() for line in lines if line.strip()][-1:]
-    return f"; its last words: {last[0][:300]}" if last else ""
+    return f"; its last words: {last}" if (last := last_line(stderr, 300)) else ""
 
 
 def _hint(hint: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import testbed
 from testbed.agent import namespaces
-from testbed.errors import ConditionError
+from testbed.errors import ConditionError, last_line
 
 _LAUNCH = "import sys; sys.path.insert(0, {!r}); from testbed.agent import wire; sys.exit(wire.main(sys.argv[1:]))"
 _START_S = 20.0
@@ -101,8 +101,8 @@ class WireProcess:
 
     def _last_words(self) -> str:
         # Not seek and read: the child writes where our descriptor stands.
-        said = os.pread(self._stderr.fileno(), 1 << 20, 0).decode(errors="replace").strip()
-        return f"It said: {said[-2000:]}" if said else "It said nothing."
+        said = last_line(os.pread(self._stderr.fileno(), 1 << 20, 0))
+        return f"It said: {said}" if said else "It said nothing."
 
     @property
     def ledger_bytes(self) -> int:

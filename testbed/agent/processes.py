@@ -7,14 +7,17 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from testbed.agent import namespaces
 from testbed.agent.host import Host
 from testbed.errors import EngineError
 
+T = TypeVar("T")
+
+NOBODYS = (-1, -1)  # stands for a namespace that is no host's
 _LINKS_FOLLOWED = 40  # the kernel's own limit
 SETTLES_S = 1.0  # how long a process may take from giving up its capabilities to being its program
 
@@ -66,15 +69,28 @@ def send_signal(host: Host, pid: int, name: str, whole_tree: bool) -> list[int]:
         # A number may go to another process at any moment, so first take hold of it and only then look who it is.
         if not handles.take(pid):
             return []
-        try:
-            lives_in = namespaces.identity(pid, "pid")
-        except FileNotFoundError:
+        lives_in = _pid_namespace(pid)
+        if lives_in is None:
             return []  # it ended just now
         if lives_in != host.pid_ns:
             raise EngineError(f"{doing}: refused, because that process is not in {host.name}")
         if whole_tree:
             handles.take_tree(pid, freeze=number == signal.SIGKILL)
         return [pid for pid in handles.pids if handles.send(pid, number, doing)]
+
+
+def _pid_namespace(pid: int) -> tuple[int, int] | None:
+    """Which one a process lives in; None if it has ended; NOBODYS if we may not look.
+
+    Those of a host we may look at, but for a moment of some (see `_settled`). Of others on the machine we may not
+    look at all, process 1 among them.
+    """
+    try:
+        return _patiently(lambda: namespaces.identity(pid, "pid"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except PermissionError:
+        return NOBODYS
 
 
 class _Handles:
@@ -217,13 +233,20 @@ def descriptors(pid: int) -> Iterator[str]:
 
 
 def _settled(directory: str) -> list[str]:
-    """As `_listed`. A process that has just given up capabilities, or is just ending, lets nobody look who is not
-    root on the machine: until it has become its program, or is gone. Raises PermissionError if that does not come.
+    """As `_listed`, of a process of a host. Raises PermissionError if it does not let us look."""
+    return _patiently(lambda: _listed(directory))
+
+
+def _patiently(look: Callable[[], T]) -> T:
+    """What `look` returns. Raises PermissionError if it still does after a while.
+
+    A process that has just given up capabilities, or is just ending, lets nobody look who is not root on the
+    machine: until it has become its program, or is gone.
     """
     until = time.monotonic() + SETTLES_S
     while True:
         try:
-            return _listed(directory)
+            return look()
         except PermissionError:
             if time.monotonic() > until:
                 raise

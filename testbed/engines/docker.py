@@ -39,7 +39,7 @@ from testbed.engines.docker_process import DockerChannel, DockerProcess
 from testbed.engines.holder import holder_elf
 from testbed.engines.janitor import IN_FLIGHT_S
 from testbed.engines.launchers import LIBRARY
-from testbed.errors import CapabilityError, EngineError, HostError
+from testbed.errors import CapabilityError, EngineError, HostError, last_line
 from testbed.plan.types import Host, Network, Plan
 
 __all__ = ["DockerEngine", "daemon_answers", "sweep"]
@@ -301,8 +301,11 @@ class DockerEngine:
         if not process.wait(ANSWERS_WITHIN_S):
             raise EngineError(f"{doing}: no answer within {ANSWERS_WITHIN_S:g} s")
         if process.exit != 0:
-            raise EngineError(f"{doing}: it ended with {process.exit}: {err.decode(errors='replace').strip()}")
-        return json.loads(out)
+            raise EngineError(f"{doing}: it ended with {process.exit}: {last_line(bytes(err)) or 'no message'}")
+        said = json.loads(out)
+        if "problem" in said:
+            raise EngineError(said["problem"])
+        return said["found"]
 
     # networks and hosts
 
@@ -428,7 +431,7 @@ class DockerEngine:
         }
         ours = [host.name for host in plan.hosts if not docker_host.foreign(host)]
         asked = {
-            "write": {name: (pids[name], files) for name, files in wanted.items()},
+            "write": {name: (pids[name], self._container(name).id, files) for name, files in wanted.items()},
             "seal": ours,
             "directories": BELOW_WRITABLE,
             "links": LINKS,

@@ -18,13 +18,52 @@ import os
 import resource
 import subprocess
 import sys
-import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from testbed import linux
 
 SEALED = ("/", "/dev", "/sys/fs/cgroup", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+
+
+@contextmanager
+def held(pid: int, container: str) -> Iterator[str | None]:
+    """The directory in /proc of the process that holds this container open; None if it has ended.
+
+    A number may be given to another process at any moment, and what is done here must never be done to that one.
+    So its directory is held first: it stands for one process, whatever becomes of the number. Then its mounts show
+    whose it is: Docker binds files of its own into every container, out of a directory called like the container.
+    Raises OSError if it is another process, or may not be looked at.
+    """
+    try:
+        home = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        yield None
+        return
+    try:
+        path = f"/proc/self/fd/{home}"
+        mounts = _mounts(path)
+        if mounts is not None and not belongs(mounts, container):
+            raise OSError(f"process {pid} is none of container {container[:12]}: its number was given away")
+        yield None if mounts is None else path
+    finally:
+        os.close(home)
+
+
+def belongs(mountinfo: str, container: str) -> bool:
+    """Whether these mounts, as in proc_pid_mountinfo(5), are those of the container with that id. Pure."""
+    return any(container in line.split()[3].split("/") for line in mountinfo.splitlines())
+
+
+def _mounts(home: str) -> str | None:
+    try:
+        return Path(home, "mountinfo").read_text() or None
+    except OSError as problem:
+        if problem.errno in (errno.ENOENT, errno.ESRCH, errno.EINVAL):  # gone, or it is just going: no mounts then
+            return None
+        raise
 
 
 def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
@@ -42,39 +81,44 @@ def write(root: str, files: dict[str, str]) -> dict[str, str] | None:
     return {path: Path(root + path).read_text() for path in files}
 
 
-def seal(pid: int, directories: dict[str, int], links: dict[str, str]) -> None:
+def seal(home: str, directories: dict[str, int], links: dict[str, str]) -> None:
     """Make directories (path -> mode) and links where a host can write, and the rest read-only. Raises OSError.
 
-    What a volume put there already stays as it is.
+    `home` is the host's process in /proc. What a volume put there already stays as it is.
     """
+    reading, writing = os.pipe()
     child = os.fork()  # from the mount namespace of a host there is no way back
     if child == 0:
         try:
-            namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
-            if any(os.path.samestat(os.fstat(namespace), Path(f"/proc/{p}/ns/mnt").stat()) for p in (1, "self")):
-                raise OSError(f"process {pid} is none of a host")  # its number was given away
-            linux.setns(namespace, linux.CLONE_NEWNS)
-            for path, mode in directories.items():
-                if not Path(path).exists():
-                    Path(path).mkdir()
-                    Path(path).chmod(mode)
-            for path, target in links.items():
-                if not os.path.lexists(path):
-                    Path(path).symlink_to(target)
-            for path in SEALED:
-                flags = linux.MS_RDONLY | linux.MS_NOSUID | (0 if path == "/dev" else linux.MS_NODEV)
-                try:
-                    linux.mount(None, path, None, linux.MS_REMOUNT | linux.MS_BIND | flags)
-                except OSError as problem:  # not there, or nothing is mounted there: then it goes with the root
-                    if problem.errno not in (errno.ENOENT, errno.EINVAL):
-                        raise
+            _seal(os.open(f"{home}/ns/mnt", os.O_RDONLY), directories, links)
             os._exit(0)
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as problem:
+            os.write(writing, str(problem).encode()[:4096])
         finally:
             os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
     if os.waitpid(child, 0)[1]:
-        raise OSError(f"sealing the host whose process is {pid} did not work")
+        raise OSError(said or "the process that does it died")
+
+
+def _seal(namespace: int, directories: dict[str, int], links: dict[str, str]) -> None:
+    linux.setns(namespace, linux.CLONE_NEWNS)
+    for path, mode in directories.items():
+        if not Path(path).exists():
+            Path(path).mkdir()
+            Path(path).chmod(mode)
+    for path, target in links.items():
+        if not os.path.lexists(path):
+            Path(path).symlink_to(target)
+    for path in SEALED:
+        flags = linux.MS_RDONLY | linux.MS_NOSUID | (0 if path == "/dev" else linux.MS_NODEV)
+        try:
+            linux.mount(None, path, None, linux.MS_REMOUNT | linux.MS_BIND | flags)
+        except OSError as problem:  # not there, or nothing is mounted there: then it goes with the root
+            if problem.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
 
 
 def routes(shown: str) -> list[str]:
@@ -97,16 +141,25 @@ def facts() -> dict[str, Any]:
     }
 
 
-def answer(request: dict[str, Any]) -> Any:
-    """{"write": {host: [pid, {path: text}]}, "seal": [host], "directories": {path: mode}, "links": {path: target}}
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """{"write": {host: [pid, container, {path: text}]}, "seal": [host], "directories": {path: mode},
+    "links": {path: target}}
 
-    is answered with what the files then hold, or null for a host whose process has ended.
+    is answered with {"found": {host: what the files then hold, or null if its process has ended}}, or with
+    {"problem": text} for the first thing that did not work.
     """
-    found = {host: write(f"/proc/{pid}/root", files) for host, (pid, files) in request["write"].items()}
-    for host in request["seal"]:
-        if found[host] is not None:
-            seal(request["write"][host][0], request["directories"], request["links"])
-    return found
+    found = {}
+    for host, (pid, container, files) in request["write"].items():
+        doing = f"writing the names of host {host} (process {pid})"
+        try:
+            with held(pid, container) as home:
+                found[host] = None if home is None else write(f"{home}/root", files)
+                if home is not None and found[host] is not None and host in request["seal"]:
+                    doing = f"sealing host {host} (process {pid})"
+                    seal(home, request["directories"], request["links"])
+        except OSError as problem:
+            return {"problem": f"{doing}: {problem}"}
+    return {"found": found}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import testbed
 from testbed.engines.janitor import DONE, READY
-from testbed.errors import EngineError
+from testbed.errors import EngineError, last_line
 
 UNCLEAN_S = 5.0  # how long we stay to see it succeed where we did not
 
@@ -37,8 +37,8 @@ class Lifeline:
         stdout, stderr = self._process.stdout, self._process.stderr
         assert stdout is not None and stderr is not None
         if stdout.readline() != READY:
-            lines = stderr.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise EngineError(f"starting the janitor, which removes what a killed run leaves: {lines[-1]}")
+            said = last_line(stderr.read()) or "it said nothing"
+            raise EngineError(f"starting the janitor, which removes what a killed run leaves: {said}")
 
     @property
     def unheard(self) -> set[str]:

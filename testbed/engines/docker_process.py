@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from testbed.engines.api import Command, Sink
 from testbed.engines.docker_client import Api, asking
 from testbed.engines.docker_stream import STDERR, Stream
-from testbed.errors import CommandNotFound, EngineError
+from testbed.errors import CommandNotFound, EngineError, last_line
 
 LAST_WORDS_BYTES = 4096
 LOOK_S, LOOK_LONGER_S = 0.002, 0.05
@@ -33,16 +33,19 @@ class DockerChannel:
 
     @property
     def last_words(self) -> str:
-        """The end of what the agent wrote to stderr: why it died, if it did."""
-        return self._said.decode(errors="replace").strip()
+        """The last line that the agent wrote to stderr: why it died, if it did."""
+        return last_line(self._said)
+
+    def _words(self) -> str:
+        return f"; it said: {self.last_words}" if self.last_words else ""
 
     def write(self, line: bytes) -> None:
         try:
             with self._write:
                 self._stream.write(line)
         except OSError as problem:
-            words = f"; it said: {self.last_words}" if self._said else ""
-            raise EngineError(f"writing to the agent's container: it is gone ({problem}){words}") from problem
+            gone = f"writing to the agent's container: it is gone ({problem})"
+            raise EngineError(gone + self._words()) from problem
 
     def readline(self) -> bytes:
         """b"" when it is closed. Raises EngineError, with the reason, where the other side ended it."""
@@ -51,8 +54,7 @@ class DockerChannel:
             if kind == 0:
                 if self._closed:
                     return b""
-                last = self.last_words.splitlines()[-1][-500:] if self.last_words else ""
-                raise EngineError(self._why() + (f"; it said: {last}" if last else ""))
+                raise EngineError(self._why() + self._words())
             if kind == STDERR:
                 self._said = (self._said + data)[-LAST_WORDS_BYTES:]
             else:

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from testbed.engines.api import Sink
 from testbed.engines.lab import messages
-from testbed.errors import EngineError
+from testbed.errors import EngineError, last_line
 
 CHUNK_BYTES = 1 << 16
 GRACE_S = 0.2  # a child that the program left behind may hold its output open; we do not wait longer than this
@@ -182,7 +182,7 @@ class Pump:
         return f"the lab has ended{self._complaints()}"
 
     def _complaints(self) -> str:
-        text = self._last_words.decode(errors="replace").strip()
+        text = last_line(self._last_words)
         return f"; its processes wrote: {text}" if text else ""
 
     # in the thread

@@ -113,7 +113,11 @@ def test_a_table_that_does_not_fit_is_an_error() -> None:
 
 
 def ourselves() -> Host:
-    return Host("a", os.getpid(), (), (), (), {}, pid_ns=namespaces.identity("self", "pid"))
+    return ourselves_as(namespaces.identity("self", "pid"))
+
+
+def ourselves_as(pid_ns: tuple[int, int]) -> Host:
+    return Host("a", os.getpid(), (), (), (), {}, pid_ns=pid_ns)
 
 
 @pytest.fixture
@@ -178,6 +182,23 @@ def test_a_process_of_another_pid_namespace_is_refused(family: tuple[subprocess.
         EngineError, match=r"SIGTERM to process \d+ of a: refused, because that process is not in a"
     ):
         processes.send_signal(elsewhere, family[0].pid, "TERM", whole_tree=False)
+    assert not gone(family[0].pid)
+
+
+def test_a_process_that_nobody_may_look_at_is_none_of_a_host(
+    family: tuple[subprocess.Popen[bytes], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine's own processes an agent may be told nothing: of process 1, in some sandboxes, also as root."""
+
+    def refuse(pid: int, kind: str) -> tuple[int, int]:
+        raise PermissionError(13, "Permission denied", f"/proc/{pid}/ns/{kind}")
+
+    never_opened = Host("a", 1, (), (), (), {})
+    monkeypatch.setattr(processes, "SETTLES_S", 0.02)
+    monkeypatch.setattr(namespaces, "identity", refuse)
+    for host in (ourselves_as((4, 4)), never_opened):
+        with pytest.raises(EngineError, match="refused, because that process is not in a"):
+            processes.send_signal(host, family[0].pid, "TERM", whole_tree=True)
     assert not gone(family[0].pid)
 
 

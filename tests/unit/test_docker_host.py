@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,8 +156,7 @@ def test_files_are_written_in_place_and_what_is_returned_was_read_back(tmp_path:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/hosts").write_text("a much longer text than what comes\n" * 3)
     before = (tmp_path / "etc/hosts").stat().st_ino
-    request = {"write": {"h": [1, {"/etc/hosts": "short\n"}]}}
-    assert docker_inside.write(str(tmp_path), request["write"]["h"][1]) == {"/etc/hosts": "short\n"}  # type: ignore[arg-type]
+    assert docker_inside.write(str(tmp_path), {"/etc/hosts": "short\n"}) == {"/etc/hosts": "short\n"}
     assert (tmp_path / "etc/hosts").stat().st_ino == before, "a bind mount could not be replaced"
 
 
@@ -162,6 +164,66 @@ def test_a_host_that_has_ended_is_told_from_a_file_that_cannot_be_written(tmp_pa
     assert docker_inside.write(f"{tmp_path}/none", {"/etc/hosts": ""}) is None
     with pytest.raises(FileNotFoundError):
         docker_inside.write(str(tmp_path), {"/etc/hosts": ""})
+
+
+ID = "4f" * 32
+MOUNTS = """812 811 0:51 / / rw,relatime - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/A
+831 812 254:0 /lib/docker/containers/{id}/resolv.conf /etc/resolv.conf rw,relatime - ext4 /dev/vda rw
+833 812 254:0 /lib/docker/containers/{id}/hosts /etc/hosts rw,relatime - ext4 /dev/vda rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("mounts", "its"),
+    [
+        (MOUNTS.format(id=ID), True),
+        (MOUNTS.format(id="5e" * 32), False),
+        (MOUNTS.format(id=ID + "-init"), False),
+        (MOUNTS.format(id=f"x/{ID}/y"), True),
+        (f"1 0 254:0 / / rw - ext4 /dev/vda rw\n2 1 254:0 / /{ID} rw - ext4 /dev/vda rw\n", False),
+        ("", False),
+    ],
+)
+def test_a_process_belongs_to_the_container_whose_files_are_bound_into_it(mounts: str, its: bool) -> None:
+    assert docker_inside.belongs(mounts, ID) is its
+
+
+def asked(pid: int, path: str = "/etc/hosts") -> dict[str, Any]:
+    return {"write": {"h": [pid, ID, {path: "spoilt"}]}, "seal": ["h"], "directories": {}, "links": {}}
+
+
+def test_a_process_that_is_none_of_the_container_is_not_touched(tmp_path: Path) -> None:
+    """Its number was given away, here to this test, whose files are the machine's."""
+    (tmp_path / "hosts").write_text("the machine's")
+    me = os.getpid()
+    said = docker_inside.answer(asked(me, str(tmp_path / "hosts")))
+    assert said["problem"] == (
+        f"writing the names of host h (process {me}): process {me} is none of container {ID[:12]}: "
+        "its number was given away"
+    )
+    assert (tmp_path / "hosts").read_text() == "the machine's"
+
+
+def test_a_process_that_has_ended_is_told_as_that() -> None:
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert docker_inside.answer(asked(ended.pid)) == {"found": {"h": None}}, "a zombie"
+    ended.wait()
+    assert docker_inside.answer(asked(ended.pid)) == {"found": {"h": None}}
+
+
+def test_what_goes_wrong_is_a_line_and_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    with pytest.raises(OSError, match=r"^\[Errno \d+\] [A-Z][a-z ]+(: '[^'\n]+')?$"):
+        docker_inside.seal(str(tmp_path), {}, {})
+    monkeypatch.setattr(docker_inside, "belongs", lambda *_: True)
+    monkeypatch.setattr(docker_inside, "write", lambda *_: {})
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", "/proc/7/ns/mnt")
+
+    monkeypatch.setattr(docker_inside, "seal", refuse)
+    said = docker_inside.answer(asked(os.getpid()))["problem"]
+    assert said.startswith("sealing host h (process ") and said.endswith("Permission denied: '/proc/7/ns/mnt'")
 
 
 def test_routes_are_where_unicast_leads_and_never_everywhere() -> None:
