@@ -21,8 +21,9 @@ from testbed import __version__
 from testbed.catalogue import everything, find
 from testbed.engines.choose import choose
 from testbed.errors import HostError, Problem, ScenarioError, TestbedError
-from testbed.measure.records import EXIT_STATUS, SEVERITY, Outcome
+from testbed.measure.records import EXIT_STATUS, Judgement, Outcome
 from testbed.options import Asked, Command, jobs_option, names_argument, run_options, seed_option
+from testbed.tally import Ended, last_line, merged
 
 if TYPE_CHECKING:
     from testbed.suite import Done
@@ -127,10 +128,10 @@ def run(names: Sequence[str], asked: Asked, keep: bool, jobs: int) -> None:
         if keep:
             raise click.UsageError("--keep holds one run in the foreground: leave out --jobs")
         _at_once("run", paths, jobs, asked)
-    outcomes = [_safely(path, partial(_run_one, path, asked, keep)) for path in paths]
-    if len(outcomes) > 1:
-        _summary(outcomes)
-    sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in outcomes])])
+    ended = [_safely(path, partial(_run_one, path, asked, keep)) for path in paths]
+    if len(ended) > 1:
+        _summary(ended)
+    sys.exit(EXIT_STATUS[merged(one.outcome for one in ended)])
 
 
 @cli.command()
@@ -179,15 +180,18 @@ def plan_command(names: Sequence[str], seed: int | None) -> None:
 @jobs_option
 @_errors_shown
 def prove(names: Sequence[str], asked: Asked, jobs: int) -> None:
-    """Apply each of a file's `fails_when` and demand that the run then fails."""
+    """Demand that a file passes, and that with each of its `fails_when` it fails."""
     paths = _sound(names)
     if jobs > 1:
         _at_once("prove", paths, jobs, asked)
-    lines: list[tuple[str, Outcome]] = []
+    ended: list[Ended] = []
+    notes: list[str] = []
     for path in paths:
-        lines += _prove_one(path, asked)
-    _summary(lines)
-    sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in lines])] if lines else 0)
+        proven, note = _prove_one(path, asked)
+        ended += proven
+        notes += [note] if note else []
+    _summary(ended, "; ".join(notes))
+    sys.exit(EXIT_STATUS[merged(one.outcome for one in ended)] if ended else 0)
 
 
 @cli.command(name="judge")
@@ -281,15 +285,15 @@ def _at_once(command: str, paths: Sequence[Path], jobs: int, asked: Asked) -> No
     argv = [sys.executable, "-m", "testbed", command]
     all_done = at_once([(path.stem, [*argv, str(path), *asked.words()]) for path in paths], jobs, tell)
     by_status = {status: outcome for outcome, status in EXIT_STATUS.items()}
-    lines: list[tuple[str, Outcome]] = []
+    ended_all: list[Ended] = []
     width = max(len(path.stem) for path in paths)
     for done in all_done:
-        outcome = cast(Outcome, by_status.get(done.status, "error"))
+        outcome, why = cast(Outcome, by_status.get(done.status, "error")), _last_line(done)
         if outcome not in ("pass", "skip"):
             click.echo(f"{done.stdout}{done.stderr}")
-        lines.append((f"{done.name:{width}}  {done.took_s:5.1f} s  {_last_line(done)}", outcome))
-    _summary(lines)
-    sys.exit(EXIT_STATUS[_merged([outcome for _, outcome in lines])])
+        ended_all.append(Ended(done.name, outcome, why, f"{done.name:{width}}  {done.took_s:5.1f} s  {why}"))
+    _summary(ended_all)
+    sys.exit(EXIT_STATUS[merged(one.outcome for one in ended_all)])
 
 
 def _last_line(done: Done) -> str:
@@ -302,7 +306,7 @@ def _last_line(done: Done) -> str:
 # one scenario
 
 
-def _run_one(path: Path, asked: Asked, keep: bool) -> tuple[str, Outcome]:
+def _run_one(path: Path, asked: Asked, keep: bool) -> Ended:
     from testbed import scenario as room
     from testbed.progress import Progress
 
@@ -315,39 +319,37 @@ def _run_one(path: Path, asked: Asked, keep: bool) -> tuple[str, Outcome]:
         done = runner.run(scenario, path.read_text(encoding="utf-8"), path.parent, asked.seed)
     if not keep or done.judgement.outcome == "skip":
         _show(done.plan, done.records, done.judgement, runner.engine_name, done.results.path)
-    return path.stem, done.judgement.outcome
+    return Ended(path.stem, done.judgement.outcome, done.judgement.reason)
 
 
-def _safely(path: Path, run: Callable[[], tuple[str, Outcome]]) -> tuple[str, Outcome]:
+def _safely(path: Path, run: Callable[[], Ended]) -> Ended:
     """One scenario's error does not keep the others from being run."""
     try:
         return run()
     except TestbedError as problem:
         click.echo(f"error: {problem}", err=True)
-        return path.stem, "error"
+        return Ended(path.stem, "error", str(problem))
 
 
-def _prove_one(path: Path, asked: Asked) -> list[tuple[str, Outcome]]:
-    """Each saboteur of a file and whether it was caught: `pass` means that the run failed, as it must."""
+def _prove_one(path: Path, asked: Asked) -> tuple[list[Ended], str]:
     from testbed import scenario as room
     from testbed.progress import Progress
+    from testbed.proving import prove
 
     text, scenario = path.read_text(encoding="utf-8"), room.load(path)
-    asked = replace(asked, results=asked.results / "prove")
-    lines: list[tuple[str, Outcome]] = []
-    for name, patch in scenario.fails_when.items():
-        sabotaged = room.parse(text, path.name, patch)
-        with Progress() as progress:
-            progress.say(f"{path.stem} when: {name}")
-            runner = _runner(asked, sabotaged.requires, progress.say)
-            run = runner.run(sabotaged, text, path.parent, asked.seed)
-        outcome = run.judgement.outcome
-        caught: Outcome = "pass" if outcome == "fail" else "fail" if outcome == "pass" else outcome
-        click.echo(f"{caught}  {path.stem} when {name}: the run ended as {outcome}: {run.judgement.reason}")
-        lines.append((f"{path.stem} when {name}", caught))
-    if not lines:
+    if not scenario.fails_when:
         click.echo(f"nothing to prove in {path.stem}: it has no `fails_when`", err=True)
-    return lines
+        return [], ""
+    asked = replace(asked, results=asked.results / "prove")
+
+    def run(what: str, one: room.Scenario) -> Judgement:
+        with Progress() as progress:
+            progress.say(f"{path.stem} {what}")
+            runner = _runner(asked, one.requires, progress.say)
+            judged: Judgement = runner.run(one, text, path.parent, asked.seed).judgement
+        return judged
+
+    return prove(scenario, text, path.name, run, click.echo)
 
 
 def _runner(asked: Asked, requires: Sequence[str], say: Callable[[str], None]) -> Any:
@@ -384,15 +386,10 @@ def _show(plan: Any, records: Any, judgement: Any, engine: str, directory: Path)
     click.echo(render(plan, records, judgement, engine, color, width, _shown(directory)), nl=False, color=color)
 
 
-def _summary(lines: Sequence[tuple[str, Outcome]]) -> None:
-    for name, outcome in lines:
-        click.echo(f"{outcome:<13}{name}")
-    counts = ", ".join(f"{n} {o}" for o in SEVERITY if (n := sum(outcome == o for _, outcome in lines)))
-    click.echo(f"{_merged([outcome for _, outcome in lines])}: {counts}" if lines else "nothing was run")
-
-
-def _merged(outcomes: Sequence[Outcome]) -> Outcome:
-    return next(outcome for outcome in SEVERITY if outcome in outcomes or outcome == SEVERITY[-1])
+def _summary(ended: Sequence[Ended], note: str = "") -> None:
+    for one in ended:
+        click.echo(f"{one.outcome:<13}{one.row or one.name}")
+    click.echo(last_line(ended, note))
 
 
 def _shown(path: Path) -> str:

@@ -27,9 +27,16 @@ PACKAGE_OF = {
     "telnetd": "inetutils-telnetd",
 }
 PACKAGES = tuple(sorted(set(PACKAGE_OF.values())))
+_INSTALL = "apt-get install "
 
 
 def install(commands: Iterable[str]) -> str:
     """The command that installs those of these commands that we know; empty if there are none."""
     names = sorted({PACKAGE_OF[command] for command in commands if command in PACKAGE_OF})
-    return f"apt-get install {' '.join(names)}" if names else ""
+    return f"{_INSTALL}{' '.join(names)}" if names else ""
+
+
+def without_install(reason: str) -> tuple[str, list[str]]:
+    """A reason less the command at its end that installs what is missing, and the packages that it names."""
+    why, _, names = reason.partition(f": {_INSTALL}")
+    return why, names.split()
