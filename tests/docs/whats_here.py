@@ -28,7 +28,8 @@ Outside `testbed/`: `scenarios/` are examples, documents and tests at once, and 
 must not pass; `compose/` has the node image; `tests/unit/` needs no root and no kernel, `tests/contract/`
 holds every engine to one suite, `tests/system/` runs whole things, `tests/judge/` holds bad runs that must be
 rejected, `tests/docs/` checks the documents, `tests/kernel/` boots another kernel for what this one may lack,
-`tests/soak/` looks for what is rare; `benchmarks/` measures beside floors and peers.
+`tests/soak/` looks for what is rare; `benchmarks/` measures beside floors and peers;
+`findings/` has a script for each surprise that other software had for us.
 """
 
 ROOMS = {
