@@ -89,14 +89,14 @@ def report(record: ProgramRecord, declared: Iterable[Declared] = ()) -> Reported
 
 
 def built_in(record: ProgramRecord, name: str) -> Samples | None:
-    """One of BUILT_IN; None if it has no value (an exit status of a program that did not end)."""
+    """One of BUILT_IN; None if it has no value: the end of one that did not end, the output of one never started."""
     began, ready, ended = record.started_ns, record.ready_ns, record.ended_ns
     value: Value | None
     match name:
         case "exit":
             value = record.exit
         case "stdout" | "stderr":
-            value = getattr(record, name).decode(errors="replace")
+            value = None if began is None else getattr(record, name).decode(errors="replace")
         case "duration":
             value = None if began is None or ended is None else ended - began
         case "ready_after":

@@ -148,6 +148,21 @@ def kept_from_starting_by_one_that_was_kept_too(run: Case) -> None:
     run.expect("meter.lamp.duration < 1 s")
 
 
+@judged("inconclusive", "meter.lamp was never started: meter.gauge ended with status 1")
+def asked_for_the_output_of_one_that_was_kept_from_starting(run: Case) -> None:
+    run.program("meter.gauge").exit = 1
+    run.never_started("meter.lamp")
+    run.expect("meter.gauge.exit == 1", 'meter.lamp.stdout contains "on"')
+
+
+@judged("inconclusive", "meter.lamp was never started: meter.gauge ended with status 1")
+def asked_for_what_one_that_never_started_did_not_say(run: Case) -> None:
+    """It said nothing at all: that shows nothing."""
+    run.program("meter.gauge").exit = 1
+    run.never_started("meter.lamp")
+    run.expect("meter.gauge.exit == 1", "meter.lamp.stderr does not contain Traceback")
+
+
 @judged("fail", "meter.lamp.lives is 0, not 1")
 def asked_whether_it_lived(run: Case) -> None:
     run.never_started("meter.lamp")
