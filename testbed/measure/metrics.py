@@ -89,7 +89,7 @@ def report(record: ProgramRecord, declared: Iterable[Declared] = ()) -> Reported
 
 
 def built_in(record: ProgramRecord, name: str) -> Samples | None:
-    """One of BUILT_IN; None if it has no value: the end of one that did not end, the output of one never started."""
+    """One of BUILT_IN; None if it has no value: no end of one that lives, no output of one that never started."""
     began, ready, ended = record.started_ns, record.ready_ns, record.ended_ns
     value: Value | None
     match name:
