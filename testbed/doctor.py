@@ -13,6 +13,8 @@ from pathlib import Path
 from testbed import groups
 from testbed.errors import TestbedError
 from testbed.measure.records import Records
+from testbed.packages import PACKAGE_OF, install
+from testbed.plan.programs import ENVIRONMENT
 from testbed.scenario import parse
 
 TINY = """
@@ -45,6 +47,7 @@ def examine() -> Iterator[Finding]:
         path = shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
         remedy = "" if path else f"install it: apt-get install {package}"
         yield Finding(path is not None, f"command {command}", path or "not on PATH", remedy)
+    yield _programs()
     yield _docker()
     yield _namespaces()
     yield _limits()
@@ -62,6 +65,13 @@ def sweep() -> tuple[list[str], str]:
         return removed, why
     with api_closed(connect()) as api:
         return removed + sweep_dead(api), ""
+
+
+def _programs() -> Finding:
+    """Those that hosts on bare namespaces have of this machine; who requires another is skipped there."""
+    lacking = [command for command in PACKAGE_OF if not shutil.which(command, path=ENVIRONMENT["PATH"])]
+    found = f"not here: {', '.join(lacking)}; scenarios that require one are skipped" if lacking else "all of them"
+    return Finding(not lacking, "programs for hosts on namespaces", found, install(lacking))
 
 
 def _docker() -> Finding:

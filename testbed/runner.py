@@ -20,6 +20,7 @@ from testbed.conditions.fate import FATE_VERSION
 from testbed.engines.api import AddressTaken, Engine
 from testbed.errors import CapabilityError, EngineError, HostError, TestbedError
 from testbed.judge import judge
+from testbed.lookup import look_up, require
 from testbed.measure.ledger import decode
 from testbed.measure.records import Frame, Judgement, LinkProof, Records
 from testbed.plan import Plan, plan
@@ -27,7 +28,7 @@ from testbed.report.terminal import render
 from testbed.requirements import unmet
 from testbed.results import Results
 from testbed.scenario import Scenario
-from testbed.supervisor import Supervisor, look_up
+from testbed.supervisor import Supervisor
 
 PLAN_AGAIN = 64  # subnets that may turn out to be taken before we give up
 
@@ -172,7 +173,8 @@ class _Job:
         self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
         if self.plan.links:
             say(f"conditions in force on {len(self.plan.links)} links, read back")
-        look_up(self.plan, agent.lookup)
+        require(self.plan, agent.lookup, self.runner.engine_name)
+        look_up(self.plan, agent.lookup, self.base_dir, self.runner.engine_name)
         self._run_programs(engine, agent)
 
     def _up(self, engine: Engine, agent: AgentClient) -> None:

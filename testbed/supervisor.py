@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from testbed.engines.api import Command, Engine, Process
-from testbed.errors import CommandNotFound, EngineError
+from testbed.errors import EngineError
 from testbed.lifecycle import Lifecycle, Signal, Start
 from testbed.limits import OUTPUT_BYTES
 from testbed.measure.records import ProgramRecord
-from testbed.packages import install
 from testbed.plan.types import Plan, Program
 from testbed.results import Results
 
@@ -206,26 +205,3 @@ class Supervisor:
             process = self._engine.start(program.host, command, lambda _: None, lambda _: None)
             self._asking[program.id] = process, now_ns
         return False
-
-
-def look_up(plan: Plan, find: Callable[[str, str, str, str], str | None]) -> None:
-    """Make sure that every command is there before any program runs.
-
-    `find(host, command, path, working_dir)` looks inside a host. Raises CommandNotFound naming all that are not.
-    """
-    missing: dict[tuple[str, str], list[str]] = {}  # (command, where it was looked for) -> the programs
-    for program in plan.programs:
-        for argv in (program.argv, program.ready.argv):
-            search = program.environment.get("PATH")
-            if search is None:  # a foreign image has a PATH of its own, which only the engine's start knows
-                continue
-            if argv and find(program.host, argv[0], search, program.working_dir) is None:
-                missing.setdefault((argv[0], search), []).append(program.id)
-    if missing:
-        debian = f"; Debian: {line}" if (line := install(name for name, _ in missing)) else ""
-        hint = (
-            f"install it on the machine (namespaces{debian}), use an `image:` that has it (docker), "
-            "or name it in `files:`"
-        )
-        who = [f"{', '.join(ids)}: no command {name!r} (PATH={path})" for (name, path), ids in missing.items()]
-        raise CommandNotFound("; ".join([*who, hint]))

@@ -102,8 +102,8 @@ class AgentClient:
         self._start = self._ask("conditions", seed=plan.seed, links=links)
         return self._start
 
-    def lookup(self, host: str, argv0: str, path: str, working_dir: str) -> str | None:
-        """Where the host would find this command; None if it would not."""
+    def lookup(self, host: str, argv0: str, path: str | None, working_dir: str) -> str | None:
+        """Where the host would find this command; None if it would not. Without `path`: along its image's own."""
         found: str | None = self._ask("lookup", host=host, command=argv0, path=path, working_dir=working_dir)[
             "found"
         ]

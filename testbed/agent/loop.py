@@ -110,7 +110,8 @@ class Agent:
 
     def lookup(self, request: Json) -> Json:
         host = self._host(request["host"])
-        return {"found": processes.find_command(host, request["command"], request["path"], request["working_dir"])}
+        path = processes.own_path(host) if request["path"] is None else request["path"]
+        return {"found": processes.find_command(host, request["command"], path, request["working_dir"])}
 
     def sockets(self, request: Json) -> Json:
         return {"sockets": sockets.listening(self._host(request["host"]), request["pid"])}

@@ -169,6 +169,15 @@ def find_command(host: Host, command: str, path: str, working_dir: str) -> str |
     return None
 
 
+def own_path(host: Host) -> str:
+    """The PATH that the host's first process was started with, which is its image's. Raises EngineError."""
+    try:
+        words = Path(f"/proc/{host.pid}/environ").read_bytes().split(b"\0")
+    except OSError as problem:
+        raise EngineError(f"asking {host.name} (process {host.pid}) for its PATH: {problem}") from problem
+    return next((os.fsdecode(word[5:]) for word in words if word.startswith(b"PATH=")), os.defpath)
+
+
 def _is_executable(root: str, path: str) -> bool:
     try:
         found = Path(root + _resolve(root, path)).lstat()

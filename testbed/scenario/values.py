@@ -162,23 +162,32 @@ MetricUnit = Annotated[str, _choice(" ".join(unit for unit in units.UNITS if uni
 _SIGNALS = "SIGTERM SIGINT SIGHUP SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGALRM SIGPIPE SIGCONT SIGSTOP SIGWINCH SIGABRT"
 Signal = Annotated[str, _choice(_SIGNALS, "signal")]
 _REQUIREMENTS = ("docker", "namespaces", "root", "netem", "sctp", "ipv6", "bbr")
+COMMAND_REQUIRED = "command:"
+_REQUIRED = {"cpus": "[1-9][0-9]{0,3}", "command": "[A-Za-z0-9_][A-Za-z0-9_.+-]*"}  # what stands behind the colon
 
 
 def requirement(value: Value, reading: Reading) -> Text:
     text = text_of(value, reading, "a requirement")
-    if not re.fullmatch(r"cpus:[1-9][0-9]{0,3}", text) and text not in _REQUIREMENTS:
-        known = (*_REQUIREMENTS, "cpus:4")
-        raise Refused(
-            f"`{short(text)}` is no requirement", did_you_mean(text, known, f"one of {', '.join(known)}")
-        )
-    return text
+    word, colon, argument = text.partition(":")
+    if text in _REQUIREMENTS or (colon and re.fullmatch(_REQUIRED.get(word, "(?!)"), argument, re.ASCII)):
+        return text
+    known = (*_REQUIREMENTS, "cpus:4", "command:NAME")
+    hint = did_you_mean(text, known, f"one of {', '.join(known)}")
+    if word == "command" and "/" in argument:
+        hint = f"a name without a path: `command:{posixpath.basename(argument)}`"
+    raise Refused(f"`{short(text)}` is no requirement", hint)
 
 
 Requirement = Annotated[
     str,
     Reads(
         requirement,
-        {"anyOf": [{"enum": list(_REQUIREMENTS)}, {"type": "string", "pattern": "^cpus:[1-9][0-9]*$"}]},
+        {
+            "anyOf": [
+                {"enum": list(_REQUIREMENTS)},
+                *({"type": "string", "pattern": f"^{word}:{what}$"} for word, what in _REQUIRED.items()),
+            ]
+        },
         otherwise=Text("root"),
     ),
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import pytest
 from testbed.catalogue import scenarios_in
 from testbed.packages import PACKAGE_OF, install
 from testbed.plan import plan
+from testbed.plan.programs import ENVIRONMENT
 from testbed.requirements import unmet_words
-from testbed.scenario import load
+from testbed.scenario import Scenario, load, parse
 from tests.command import ENGINES, ROOT, said, testbed
 from tests.conftest import missing
 from tests.disturbed import await_gone, image_made, there_is
@@ -25,13 +25,30 @@ SHIPPED = scenarios_in(ROOT / "scenarios")
 NEGATIVE = scenarios_in(ROOT / "scenarios" / "negative")
 
 
-def lacking(path: Path, engine: str) -> dict[str, str]:
-    """What a file needs and this machine has not. `make test-kernel` runs those that require SCTP."""
+def foreign(scenario: Scenario) -> set[str]:
+    """The programs nobody here wrote that a scenario runs, by the first words of its commands."""
+    return {
+        argv[0] for one in plan(scenario).programs for argv in (one.argv, one.ready.argv) if argv
+    } & PACKAGE_OF.keys()
+
+
+def sabotaged(path: Path) -> list[Scenario]:
+    return [parse(path.read_text(), path.name, patch) for patch in load(path).fails_when.values()]
+
+
+def required(scenario: Scenario) -> set[str]:
+    return {word.removeprefix("command:") for word in scenario.requires if word.startswith("command:")}
+
+
+def lacking(path: Path, engine: str, proven: bool = False) -> dict[str, str]:
+    """What a file needs, or one of its saboteurs if it is to be `proven`, and this machine has not.
+
+    `make test-kernel` runs those that require SCTP.
+    """
     scenario = load(path)
     lacks = dict(unmet_words(scenario.requires, engine))
-    where = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    words = {program.argv[0] for program in plan(scenario).programs} & PACKAGE_OF.keys()
-    commands = {word for word in words if not shutil.which(word, path=where)}
+    needed = {word for one in (scenario, *(sabotaged(path) if proven else ())) for word in required(one)}
+    commands = {word for word in needed if not shutil.which(word, path=ENVIRONMENT["PATH"])}
     if engine == "namespaces" and commands:  # hosts there are made of this machine's own programs
         lacks["programs"] = f"{', '.join(sorted(commands))}: {install(commands)}"
     return lacks
@@ -71,6 +88,14 @@ def test_the_promised_scenarios_are_there() -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_requires_the_programs_that_it_runs_and_a_machine_may_lack(path: Path) -> None:
+    """So that it is skipped where one is missing; `ip`, `tc` and Python, testbed needs itself."""
+    own = {"ip", "tc", "nstat", "python3"}
+    for one in (load(path), *sabotaged(path)):
+        assert foreign(one) - own <= required(one) <= PACKAGE_OF.keys()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_it_passes(path: Path, engine: str, ran: Callable[[Path], tuple[str, str]]) -> None:
     for word, reason in lacking(path, engine).items():
         missing(word, f"{path.stem}: {reason}")
@@ -103,7 +128,7 @@ def test_a_group_frame_reaches_every_member_with_a_fate_of_its_own(name: str, en
 
 def test_every_scenario_is_proven_able_to_fail(namespaces_work: None, tmp_path: Path) -> None:
     words = ("--engine", "namespaces", "--results", tmp_path, "--jobs", "4")
-    here = [path for path in SHIPPED if not lacking(path, "namespaces")]
+    here = [path for path in SHIPPED if not lacking(path, "namespaces", proven=True)]
     done = testbed("prove", *here, *words, timeout_s=600)
     assert done.returncode == 0, said(done)
     for path in here:
@@ -112,7 +137,7 @@ def test_every_scenario_is_proven_able_to_fail(namespaces_work: None, tmp_path: 
         passed = caught + 1  # the file by itself
         assert re.search(rf"^pass +{path.stem} .* {passed} pass$", done.stdout, re.MULTILINE), said(done)
     for path in SHIPPED:
-        if reason := lacking(path, "namespaces").get("programs"):
+        if reason := lacking(path, "namespaces", proven=True).get("programs"):
             missing("programs", f"{path.stem}: {reason}; the files that need nothing more are proven")
 
 

@@ -1,22 +1,10 @@
-"""A command that is not there: the message says what to install."""
+"""The commands that hosts are sure to have, and what installs them."""
 
 from __future__ import annotations
 
 import pytest
 
-from testbed.errors import CommandNotFound
-from testbed.packages import install
-from testbed.plan import plan
-from testbed.scenario import parse
-from testbed.supervisor import look_up
-
-TWO = """
-testbed: 1
-about: Programs that may be missing.
-hosts:
-  server: {serve: nginx -c x, ready: {answers: curl localhost}}
-  client: {run: curl server}
-"""
+from testbed.packages import install, without_install
 
 
 def test_the_command_that_installs_is_one_line_in_a_fixed_order() -> None:
@@ -24,20 +12,7 @@ def test_the_command_that_installs_is_one_line_in_a_fixed_order() -> None:
     assert install(["unknown"]) == ""
 
 
-def test_whoever_lacks_commands_is_told_all_of_them_and_what_installs_them() -> None:
-    there = plan(parse(TWO, "two.yaml"))
-    with pytest.raises(CommandNotFound) as problem:
-        look_up(there, lambda host, command, path, directory: None)
-    said = str(problem.value)
-    assert "server.server: no command 'nginx' (PATH=" in said
-    assert "server.server, client.client: no command 'curl' (PATH=" in said
-    assert "install it on the machine (namespaces; Debian: apt-get install curl nginx)" in said
-    with pytest.raises(CommandNotFound, match=r"install it on the machine \(namespaces\), use an"):
-        look_up(
-            plan(parse(TWO.replace("curl server", "unknown"), "two.yaml")),
-            lambda h, c, *_: None if c == "unknown" else c,
-        )
-
-
-def test_nothing_is_said_where_all_are_there() -> None:
-    look_up(plan(parse(TWO, "two.yaml")), lambda host, command, path, directory: command)
+@pytest.mark.parametrize("why", ["it is not there", "it is not there: on no host"])
+def test_a_reason_can_be_told_from_what_mends_it(why: str) -> None:
+    assert without_install(f"{why}: {install(['nginx', 'dig'])}") == (why, ["bind9-dnsutils", "nginx"])
+    assert without_install(why) == (why, [])
