@@ -6,13 +6,14 @@ ENGINE ?= auto
 SEED   ?=
 JOBS   ?= 4
 WORKERS ?= 0
+DOCKER ?= 28
 ARGS   ?=
 
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help scenario scenarios test test-kernel soak bench lint clean
+.PHONY: help scenario scenarios test test-docker test-kernel soak bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +26,9 @@ scenarios: $(READY) ## run them all, some at once: make scenarios [ENGINE=...] [
 
 test: $(DEV) ## all tests; TESTBED_REQUIRE=docker,... turns skips into failures; WORKERS=4 for a quicker look
 	@$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+
+test-docker: $(DEV) ## what Docker runs, on a private daemon of another version, as root: make test-docker DOCKER=28
+	@TESTBED_DOCKER=$(DOCKER) $(VENV)/bin/pytest -m docker tests/contract tests/system $(ARGS)
 
 test-kernel: $(DEV) ## scenarios that need SCTP, under Debian's user-mode-linux (and kmod), as root or anybody
 	@TESTBED_REQUIRE=uml $(VENV)/bin/pytest -v tests/kernel $(ARGS)

@@ -147,6 +147,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             f"{item.path.name} {item.name}".lower()
         )  # asking for `nodeid` now would fix it before xdist adds to it
         if "docker" in where or "docker_daemon" in fixtures:
+            item.add_marker(pytest.mark.docker)
             item.add_marker(pytest.mark.xdist_group("docker"))
         elif "ran" in fixtures:
             item.add_marker(pytest.mark.xdist_group("scenarios"))
@@ -178,12 +179,14 @@ def signals_as_they_were() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def docker_daemon() -> Iterator[str]:
     """The address of a Docker daemon: the one that answers, else a private one for this session."""
-    from tests.docker_daemon import NoDaemon, docker_daemon
+    from tests.docker_daemon import NoDaemon, docker_daemon, version_asked
 
     try:
         context = docker_daemon()
         host = context.__enter__()
     except NoDaemon as problem:
+        if version_asked():
+            pytest.fail(f"TESTBED_DOCKER asks for Docker {version_asked()}: {problem}")
         missing("docker", str(problem))
     before = os.environ.get("DOCKER_HOST")
     os.environ["DOCKER_HOST"] = host

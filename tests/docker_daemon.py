@@ -1,5 +1,7 @@
 """A Docker daemon for tests: the one that answers, else a private one, else the reason why there is none.
 
+TESTBED_DOCKER asks for a private one of a certain version, whatever answers: see tests/docker_roots.py.
+
 The private one lives in network, mount and pid namespaces of its own, so it changes nothing in the machine's
 firewall, routes or mounts. Its process 1 is this very file: it waits for the end of its stdin, whose one write
 end is in the test process, and then stops the daemon and removes its directory. So it also goes when the test
@@ -23,9 +25,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from testbed.errors import HostError
+from tests import docker_roots
+
+TOP = Path(__file__).parent.parent
 STARTS_WITHIN_S, STOPS_WITHIN_S = 60, 20
-NEEDED = ("dockerd", "containerd", "runc", "iptables", "ip", "unshare", "nsenter")
+HERE = ("iptables", "ip", "unshare", "nsenter")
+NEEDED = ("dockerd", "containerd", "runc", *HERE)
 
 
 class NoDaemon(Exception):
@@ -39,25 +47,34 @@ class _Daemon:
     host: str
     keeper: subprocess.Popen[bytes]
     pid: int = 0
+    version: str = ""
 
 
 _started: dict[str, _Daemon] = {}
 
 
 @contextmanager
-def docker_daemon(private: bool = False) -> Iterator[str]:
-    """The DOCKER_HOST of the daemon that answers (unless `private`), else of one of our own. Raises NoDaemon."""
-    present = None if private else _present()
+def docker_daemon(private: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
+    """The DOCKER_HOST of the daemon that answers (unless `private`), else of one of our own. Raises NoDaemon.
+
+    `options` are a private daemon's own, words of its command line.
+    """
+    present = None if private or version_asked() else _present()
     if present is not None:
         yield present
         return
-    daemon = _start()
+    daemon = _start(options)
     _started[daemon.host] = daemon
     try:
         yield daemon.host
     finally:
         del _started[daemon.host]
         _stop(daemon)
+
+
+def version_asked() -> str:
+    """The major version that TESTBED_DOCKER asks for; "" if any will do."""
+    return os.environ.get("TESTBED_DOCKER", "")
 
 
 def command_on_its_machine(host: str, argv: Sequence[str]) -> list[str]:
@@ -69,6 +86,13 @@ def command_on_its_machine(host: str, argv: Sequence[str]) -> list[str]:
 def on_its_machine(host: str, argv: Sequence[str], check: bool = False) -> subprocess.CompletedProcess[str]:
     """Run that command. Raises CalledProcessError with `check`."""
     return subprocess.run(command_on_its_machine(host, argv), capture_output=True, text=True, check=check)
+
+
+def daemon_processes(host: str) -> dict[int, str]:
+    """Living processes of a private daemon and what it runs, with their command lines; of another one none."""
+    from tests.conftest import processes_below
+
+    return processes_below(_started[host].keeper.pid) if host in _started else {}
 
 
 def stop(host: str, by: signal.Signals) -> None:
@@ -98,26 +122,35 @@ def _present() -> str | None:
     return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock") if answers else None
 
 
-def _start() -> _Daemon:
+def _start(options: Sequence[str]) -> _Daemon:
+    version = version_asked()
     if os.geteuid() != 0:
         raise NoDaemon("none answers, and only root can start one")
-    missing = [name for name in NEEDED if shutil.which(name) is None]
+    missing = [name for name in (HERE if version else NEEDED) if shutil.which(name) is None]
     if missing:
         raise NoDaemon(f"none answers, and to start one there is no {', '.join(missing)} (Debian: docker.io)")
+    try:
+        root = docker_roots.root_of(version, lambda text: print(text, file=sys.stderr)) if version else None
+    except HostError as problem:
+        raise NoDaemon(str(problem)) from problem
     directory = Path(tempfile.mkdtemp(prefix="testbed-dockerd-"))
     directory.chmod(0o711)  # as /run is: who may use the socket is for the socket to say
     keeper = subprocess.Popen(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private",
-         sys.executable, __file__, str(directory)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+         sys.executable, "-m", __name__, json.dumps([str(directory), str(root or ""), list(options)])],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd=TOP,
     )  # fmt: skip
     assert keeper.stdout is not None
     said = json.loads(keeper.stdout.readline() or b'{"error": "its process 1 died"}')
     daemon = _Daemon(f"unix://{directory}/socket", keeper)
+    if version and "error" not in said and not said["version"].startswith(f"{version}."):
+        of = docker_roots.SUITES[version]
+        said = {"error": f"Debian's {of} has Docker {said['version']} and not {version} any more; see {root}"}
     if "error" in said:
         _stop(daemon)
         shutil.rmtree(directory, ignore_errors=True)
         raise NoDaemon(f"none answers, and a private one did not start: {said['error']}")
+    daemon.version = said["version"]
     daemon.pid = _first_child(keeper.pid)
     return daemon
 
@@ -138,17 +171,22 @@ def _stop(daemon: _Daemon) -> None:
 # What follows runs as process 1 of the private daemon's pid namespace.
 
 
-def keep(directory: Path) -> None:
+def keep(directory: Path, root: str, options: Sequence[str]) -> None:
     """Start the daemon, report, do as stdin says to its end (see `stop`), stop the daemon, leave nothing."""
     group = f"testbed-{uuid.uuid4().hex[:12]}"
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if any(option.startswith("--userns-remap") for option in options):
+        docker_roots.map_users(Path(root or "/"), directory)
     log = (directory / "log").open("wb")
+    at = docker_roots.AT if root else directory
     argv = [
-        "dockerd", "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
-        "--pidfile", str(directory / "pid"), "--host", f"unix://{directory}/socket",
+        "dockerd", "--data-root", str(at / "data"), "--exec-root", str(at / "exec"),
+        "--pidfile", str(at / "pid"), "--host", f"unix://{at}/socket",
         "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{group}",
-        "--storage-driver", _storage(directory),
+        "--storage-driver", _storage(directory), *options,
     ]  # fmt: skip
+    if root:
+        argv = docker_roots.inside(Path(root), directory, argv)
 
     def started() -> subprocess.Popen[bytes]:
         with suppress(ChildProcessError):  # a dead containerd that nobody has waited for counts as one that runs
@@ -202,7 +240,7 @@ def _wait_until_it_answers(dockerd: subprocess.Popen[bytes], directory: Path) ->
         with suppress(DockerException):
             client = docker.DockerClient(f"unix://{directory}/socket")
             try:
-                return {"version": f"Docker {client.version()['Version']}"}
+                return {"version": str(client.version()["Version"])}
             finally:
                 client.close()
         time.sleep(0.05)
@@ -226,4 +264,5 @@ def _remove(directory: Path, group: str) -> None:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]))
+    asked: list[Any] = json.loads(sys.argv[1])
+    keep(Path(asked[0]), *asked[1:])

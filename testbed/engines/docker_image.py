@@ -6,13 +6,11 @@ what runs in a host. Its base comes from a registry, or where there is none from
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
 import platform
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ import docker.errors
 import docker.utils.build
 
 import testbed
+from testbed.engines import debian
 from testbed.engines.docker_client import Api, asking
 from testbed.engines.docker_host import HOLD
 from testbed.engines.holder import holder_elf
@@ -227,50 +226,8 @@ def _make_base(api: Api, machine: str, name: str, say: Say) -> None:
         raise HostError(f"{doing}: mmdebstrap is not installed")
     if machine != platform.machine():
         raise HostError(f"{doing}: the daemon's machine is {machine} and this one {platform.machine()}")
-    tar = _base_tar(name.replace(":", "-"), say)
+    tar = debian.cached(f"{name.replace(':', '-')}.tar", MMDEBSTRAP, SUITE, say)
     say(f"importing {name}")
     repository, tag = name.split(":")
     with asking(f"importing {name}"):
         api.import_image_from_file(str(tar), repository=repository, tag=tag)
-
-
-def _base_tar(name: str, say: Say) -> Path:
-    """The base's file system as a tar, in TESTBED_CACHE or ~/.cache/testbed. Raises HostError."""
-    directory = Path(os.environ.get("TESTBED_CACHE") or "~/.cache/testbed").expanduser()
-    tar = directory / f"{name}.tar"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once, the second one waits and then finds it there
-            if not tar.is_file():
-                say(f"making {tar} from Debian's packages; this takes a minute, once")
-                _mmdebstrap(directory / f"{name}.partial.tar")
-                (directory / f"{name}.partial.tar").rename(tar)
-    except OSError as problem:
-        raise HostError(
-            f"making {tar}: {problem}; set TESTBED_CACHE to a directory that can be written"
-        ) from problem
-    return tar
-
-
-def _mmdebstrap(target: Path) -> None:
-    """Killed with us if need be. Raises HostError, OSError."""
-    argv, environment = ["setpriv", "--pdeathsig", "KILL"], dict(os.environ)
-    scratch = target.with_suffix(".scratch")
-    if os.geteuid() == 0:
-        # Its children ignore what is sent to itself: a pid namespace takes them along. What it leaves lies where
-        # the next one finds it. (An ordinary user's does its work as other users, who may not come in there.)
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        argv += ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        environment["TMPDIR"] = str(scratch)
-    argv += [*MMDEBSTRAP, SUITE, str(target)]
-    try:
-        done = subprocess.run(
-            argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if done.returncode != 0:
-        last = done.stderr.strip()[-2000:]
-        raise HostError(f"{' '.join(argv)} ended with status {done.returncode}: {last or 'no message'}")

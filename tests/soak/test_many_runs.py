@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from tests.command import ROOT, clean_environment, said, testbed
-from tests.conftest import processes_below
 from tests.disturbed import SHORT, Left, await_gone
+from tests.docker_daemon import daemon_processes
 from tests.soak.length import either
 from tests.system.test_scenarios import SHIPPED, lacking
 
@@ -55,9 +55,8 @@ def sizes(engine: str) -> dict[str, float]:
 
 def daemon_sizes() -> dict[str, float]:
     """Of the private daemon that the tests started, if there is one, and of its containerd."""
-    directory = Path(os.environ["DOCKER_HOST"].removeprefix("unix://")).parent
-    lines = processes_below(os.getpid()).items()
-    pids = [pid for pid, line in lines if str(directory) in line and line.startswith(("dockerd ", "containerd "))]
+    lines = daemon_processes(os.environ["DOCKER_HOST"]).items()
+    pids = [pid for pid, line in lines if line.startswith(("dockerd ", "containerd "))]
     if not pids:
         return {}
     found = dict.fromkeys((name for name in MAY_GROW if name.endswith("of the daemon")), 0.0)
@@ -69,7 +68,7 @@ def daemon_sizes() -> dict[str, float]:
         found["KiB of the daemon"] += float(status["VmRSS"])
         found["mounts of the daemon"] += len((proc / "mountinfo").read_text().splitlines())
     kept = ("containers", "overlay2", "volumes", "image/overlay2/layerdb/mounts", "network/files")
-    inside = Path(f"/proc/{pids[0]}/root{directory}/data")
+    inside = Path(os.environ["DOCKER_HOST"].removeprefix("unix://")).parent / "data"
     found["directories of the daemon"] = sum(len(list((inside / name).glob("*"))) for name in kept)
     return found
 

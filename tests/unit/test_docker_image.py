@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import testbed
-from testbed.engines import docker_image
+from testbed.engines import debian, docker_image
 from testbed.engines.docker_image import (
     BASE,
     NODE,
@@ -85,7 +85,7 @@ class Daemon(Fake):  # type: ignore[misc]
 def mmdebstrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """One that is there and quick; the cache is a temporary directory."""
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/mmdebstrap")
-    monkeypatch.setattr(docker_image, "_mmdebstrap", lambda target: target.write_text("packages"))
+    monkeypatch.setattr(debian, "_mmdebstrap", lambda _, __, target: target.write_text("packages"))
     monkeypatch.setenv("TESTBED_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
