@@ -20,7 +20,7 @@ from typing import Any
 
 from testbed.errors import HostError
 from testbed.measure.ledger import from_json_line, to_json_line
-from testbed.measure.records import Frame, Judgement, LinkProof, ProgramRecord, Records
+from testbed.measure.records import Congestion, Frame, Judgement, LinkProof, ProgramRecord, Records
 from testbed.plan.types import Plan
 from testbed.rebuild import rebuild
 
@@ -216,6 +216,10 @@ def _checked(proof: LinkProof) -> LinkProof:
     """The same, if those parts of it that are judged are of the right types. Raises TypeError."""
     in_force = rebuild(dict[str, Any], proof.start.get("conditions", {}), "proof.start.conditions")
     rebuild(dict[str, dict[str, Any]], in_force.get("links", {}), "proof.start.conditions.links")
+    hosts = rebuild(dict[str, dict[str, Any]], proof.start.get("hosts", {}), "proof.start.hosts")
+    for host, seen in hosts.items():
+        if "congestion" in seen:
+            rebuild(Congestion, seen["congestion"], f"proof.start.hosts.{host}.congestion")
     counted = rebuild(dict[str, dict[str, Any]], proof.end.get("links", {}), "proof.end.links")
     for link, counts in counted.items():
         numbers = {what: n for what, n in counts.items() if what != "condition"}

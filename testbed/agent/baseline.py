@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from testbed.agent import kernel, namespaces
+from testbed.agent import congestion, kernel, namespaces
 from testbed.agent.host import Host, Nic
 from testbed.errors import CapabilityError, ConditionError
 
@@ -45,12 +45,13 @@ def apply(host: Host) -> dict[str, Any]:
         if foreign := removals(host, seen):
             namespaces.batch("ip", foreign, host.netns, doing)
             seen = _read(now, host, neighbours=True)
-    seen["sysctls"] = sysctls
-    wrong = differences(host, seen)
-    if wrong:
-        raise ConditionError(f"{host.name} is not as planned: " + "; ".join(wrong))
+        seen["sysctls"] = sysctls
+        wrong = differences(host, seen)
+        if wrong:
+            raise ConditionError(f"{host.name} is not as planned: " + "; ".join(wrong))
+        algorithm = congestion.settle(host, now)  # last: it may be a part of the routes
     host.mtus = {link["ifname"]: link["mtu"] for link in seen["links"]}
-    return _readable(host, seen)
+    return _readable(host, seen) | {"congestion": algorithm}
 
 
 def _read(now: kernel.Kernel, host: Host, neighbours: bool = False) -> dict[str, Any]:

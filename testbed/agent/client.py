@@ -69,6 +69,7 @@ class AgentClient:
                 "routes": [vars(route) for route in host.routes],
                 "neighbours": [vars(neighbour) for neighbour in host.neighbours],
                 "sysctls": host.sysctls,
+                "congestion": host.congestion,
             }
             for host in plan.hosts
         ]

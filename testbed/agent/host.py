@@ -43,6 +43,7 @@ class Host:
     routes: tuple[Route, ...]
     neighbours: tuple[Neighbour, ...]
     sysctls: dict[str, str]
+    congestion: str = "machine"  # TCP's algorithm
     netns: int = -1  # a descriptor
     pid_ns: tuple[int, int] = (0, 0)
     mtus: dict[str, int] = field(default_factory=dict)  # by interface, as read back
@@ -57,6 +58,7 @@ class Host:
             routes=tuple(Route(**route) for route in data["routes"]),
             neighbours=tuple(Neighbour(**neighbour) for neighbour in data["neighbours"]),
             sysctls=dict(data["sysctls"]),
+            congestion=data["congestion"],
         )
 
     def open(self) -> None:

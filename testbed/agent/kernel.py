@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from testbed.agent import netlink
-from testbed.agent.netlink import ONLY_NEW, REPLACE, Questions, Request, attribute, attributes, text, u32
+from testbed.agent.netlink import BESIDE, ONLY_NEW, REPLACE, Questions, Request, attribute, attributes, text, u32
 from testbed.errors import EngineError
 
-_RTM_NEWROUTE, _RTM_NEWNEIGH = 24, 28
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWNEIGH = 24, 25, 28
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_GETNEIGH, _RTM_GETQDISC, _RTM_GETTFILTER = 18, 22, 26, 30, 38, 46
 MAIN, LOCAL = 254, 255  # tables of routes
 SIDES = {"egress": 0xFFFFFFF3, "ingress": 0xFFFFFFF2}  # the two hooks of a clsact qdisc, as parents of filters
@@ -37,8 +37,12 @@ _ROUTE_TYPES = (
     "unspec unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat xresolve".split()
 )
 _ROUTE_PROTOCOLS = {0: "unspec", 1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
-_UNICAST, _MULTICAST = _ROUTE_TYPES.index("unicast"), _ROUTE_TYPES.index("multicast")
+_UNICAST, _LOCAL, _MULTICAST = (_ROUTE_TYPES.index(kind) for kind in ("unicast", "local", "multicast"))
 _BOOT, _UNIVERSE, _LINK = 3, 0, 253  # RTPROT_BOOT, as `ip route add` has it, and two scopes
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_PRIORITY, _METRICS = 6, 8  # RTA_
+_OF_A_ROUTE = (1, 4, 5, _PRIORITY, 7, 15, 20)  # RTA_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _TABLE, _PREF
+_CONGCTL = 16  # RTAX_CC_ALGO
 _ETH_P_ALL = 0x0003
 _DIRECT_ACTION = 1
 _CONTROL = {0: "pass", 1: "reclassify", 2: "drop", 3: "pipe", 4: "stolen", 7: "redirect"}
@@ -111,29 +115,56 @@ class Kernel:
     def routes(self, family: int, table: int) -> list[dict[str, Any]]:
         """Of AF_INET or AF_INET6: type, dst, dev, gateway, metric, prefsrc, protocol."""
         self._need_names()
-        found = []
-        for body in self._ask(_RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-            of, bits, _, _, short_table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
-            values = attributes(body, _ROUTE.size)
-            if of != family or flags & _CLONED or (u32(values[15]) if 15 in values else short_table) != table:
-                continue
-            route: dict[str, Any] = {
-                "type": _word(_ROUTE_TYPES, kind),
-                "dst": _destination(family, values.get(1), bits),
-                "protocol": _ROUTE_PROTOCOLS.get(protocol, str(protocol)),
-            }
-            if 4 in values:
-                route["dev"] = self._name(u32(values[4]))
-            if 5 in values:
-                route["gateway"] = _ip(family, values[5])
-            elif 18 in values:  # RTA_VIA: a gateway of another family
-                route["gateway"] = values[18].hex()
-            if 6 in values:
-                route["metric"] = u32(values[6])
-            if 7 in values:
-                route["prefsrc"] = _ip(family, values[7])
-            found.append(route)
-        return found
+        return [self._route(body) for body in self._routes(family) if _table(body) == table]
+
+    def tcp_routes(self) -> list[dict[str, Any]]:
+        """What a connection can take, of both families, also within the host; `metrics` where it has a congctl."""
+        self._need_names()
+        return [self._route(body) for family in _FAMILIES for body in self._routes(family) if _for_tcp(body)]
+
+    def choose_congestion(self, algorithm: str) -> None:
+        """Have each of them say `congctl`; all else of a route stays. Raises EngineError.
+
+        Those of IPv6 go and come again. To be replaced means nothing there: several interfaces have fe80::/64, and
+        what the kernel itself puts into the table `local` has a metric that no other can have, and comes first.
+        """
+        requests = []
+        for family in _FAMILIES:
+            for body in filter(_for_tcp, self._routes(family)):
+                what = f"having the route to {self._route(body)['dst']} say congctl {algorithm}"
+                again = _with_congestion(body, algorithm)
+                if family == socket.AF_INET:
+                    requests.append(Request(_RTM_NEWROUTE, REPLACE, again, what))
+                else:
+                    requests.append(Request(_RTM_DELROUTE, 0, _told(body, {}), what))
+                    requests.append(Request(_RTM_NEWROUTE, BESIDE, again, what))
+        self._do(requests)
+
+    def _routes(self, family: int) -> list[bytes]:
+        bodies = self._ask(_RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        return [body for body in bodies if body[0] == family and not _ROUTE.unpack_from(body)[-1] & _CLONED]
+
+    def _route(self, body: bytes) -> dict[str, Any]:
+        family, bits, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+        values = attributes(body, _ROUTE.size)
+        route: dict[str, Any] = {
+            "type": _word(_ROUTE_TYPES, kind),
+            "dst": _destination(family, values.get(1), bits),
+            "protocol": _ROUTE_PROTOCOLS.get(protocol, str(protocol)),
+        }
+        if 4 in values:
+            route["dev"] = self._name(u32(values[4]))
+        if 5 in values:
+            route["gateway"] = _ip(family, values[5])
+        elif 18 in values:  # RTA_VIA: a gateway of another family
+            route["gateway"] = values[18].hex()
+        if 6 in values:
+            route["metric"] = u32(values[6])
+        if 7 in values:
+            route["prefsrc"] = _ip(family, values[7])
+        if _CONGCTL in (metrics := attributes(values.get(_METRICS, b""))):
+            route["metrics"] = [{"congestion": text(metrics[_CONGCTL])}]
+        return route
 
     def add(self, routes: Iterable[Route], neighbours: Iterable[Neighbour]) -> None:
         """Raises EngineError naming what the kernel refuses, also a route that is there already."""
@@ -248,6 +279,32 @@ def _new_route(route: Route, indexes: Mapping[str, int]) -> bytes:
     body += attribute(4, struct.pack("=I", indexes.get(route.dev, 0)))
     body += attribute(7, socket.inet_pton(family, route.src)) if route.src else b""
     return body + (attribute(6, struct.pack("=I", route.metric)) if route.metric is not None else b"")
+
+
+def _table(body: bytes) -> int:
+    values = attributes(body, _ROUTE.size)
+    return u32(values[15]) if 15 in values else int(_ROUTE.unpack_from(body)[4])
+
+
+def _for_tcp(body: bytes) -> bool:
+    return _ROUTE.unpack_from(body)[7] in (_UNICAST, _LOCAL) and _table(body) in (MAIN, LOCAL)
+
+
+def _with_congestion(body: bytes, algorithm: str) -> bytes:
+    values = attributes(body, _ROUTE.size)
+    metrics = attributes(values.get(_METRICS, b"")) | {_CONGCTL: algorithm.encode() + b"\0"}
+    more = {_METRICS: b"".join(attribute(*metric) for metric in sorted(metrics.items()))}
+    if body[0] == socket.AF_INET6 and not u32(values[_PRIORITY]):  # 0 would be taken for "not said"
+        more[_PRIORITY] = struct.pack("=I", 1)
+    return _told(body, more)
+
+
+def _told(body: bytes, more: dict[int, bytes]) -> bytes:
+    """A route as the kernel told it, to be told to the kernel."""
+    *head, _ = _ROUTE.unpack_from(body)
+    values = attributes(body, _ROUTE.size)
+    kept = {kind: values[kind] for kind in _OF_A_ROUTE if kind in values} | more
+    return _ROUTE.pack(*head, 0) + b"".join(attribute(*one) for one in kept.items())
 
 
 def _new_neighbour(neighbour: Neighbour, indexes: Mapping[str, int]) -> bytes:

@@ -18,7 +18,7 @@ from testbed.errors import EngineError
 
 _NLMSG_ERROR, _NLMSG_DONE, _NLMSG_OVERRUN = 2, 3, 4
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x4, 0x300, 0x10
-REPLACE, ONLY_NEW = 0x500, 0x600  # NLM_F_CREATE, and NLM_F_REPLACE or NLM_F_EXCL
+BESIDE, REPLACE, ONLY_NEW = 0x400, 0x500, 0x600  # NLM_F_CREATE, and NLM_F_REPLACE or NLM_F_EXCL
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence number, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _TYPE_MASK = 0x3FFF  # without the flags for nesting and byte order

@@ -53,6 +53,16 @@ class ProgramRecord:
 
 
 @dataclass
+class Congestion:
+    """TCP's congestion control in one host, as the agent brought it into force and read it back."""
+
+    asked: str  # the plan's
+    inherited: str  # the machine's
+    in_force: str
+    by: str  # "inherited", "sysctl", "routes"
+
+
+@dataclass
 class LinkProof:
     """What the wire and the kernel say of one run. A problem is (outcome, link id or host or "", text)."""
 

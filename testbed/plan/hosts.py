@@ -5,8 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Interface, IPv6Interface
 from itertools import chain
 
-from testbed.plan.types import Host, Interface, Neighbour, Network, Route
+from testbed.plan.types import CONGESTION, Host, Interface, Neighbour, Network, Route
 from testbed.scenario.addresses import Addresses
+from testbed.scenario.model import CONGESTION_SYSCTL
 from testbed.scenario.topology import Member, Topology
 
 # The same on every engine, whatever the machine's own settings are: a new network namespace inherits some of them.
@@ -91,6 +92,8 @@ def _host(member: Member, own: tuple[Interface, ...], names: Names, neighbours: 
     written = member.written
     foreign = written.image is not None or written.build is not None
     given = [*(FOREIGN_CAPABILITIES if foreign else ()), *written.cap_add]
+    asked = {str(name): str(value) for name, value in written.sysctls.items()}
+    congestion = asked.pop(CONGESTION_SYSCTL, CONGESTION)  # the agent has more ways than the sysctl
     return Host(
         name=member.name,
         group=member.group,
@@ -101,10 +104,11 @@ def _host(member: Member, own: tuple[Interface, ...], names: Names, neighbours: 
         names=names,
         routes=_routes(own),
         neighbours=neighbours,
-        sysctls={**sysctls(own), **{str(name): str(value) for name, value in written.sysctls.items()}},
+        sysctls=sysctls(own) | asked,
         capabilities=tuple(dict.fromkeys(str(one) for one in given if one not in written.cap_drop)),
         volumes=tuple((str(volume), str(path)) for volume, path in written.volumes),
         programs=tuple(program_id for program_id, _ in member.programs()),
+        congestion=str(written.congestion or congestion).strip(),
     )
 
 

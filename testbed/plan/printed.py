@@ -16,6 +16,11 @@ from testbed.scenario.units import (
     format_size,
 )
 
+CONGESTION_NOTES = (
+    "inherited where that is right, else by sysctl, else by routes, and the results say which;",
+    "routes override what a program sets by TCP_CONGESTION before it connects",
+)
+
 
 def render(plan: Plan) -> str:
     """The whole plan in sections. Ends with a newline."""
@@ -24,6 +29,7 @@ def render(plan: Plan) -> str:
         _titled("networks", _table(_networks(plan))),
         _titled("hosts", _table(_interfaces(plan))),
         _titled("differs from our own host", _table(_differences(plan))),
+        _titled("congestion control of TCP", [*_table(_congestion(plan)), *CONGESTION_NOTES]),
         _titled("routes", _table(_routes(plan))),
         _titled("links", _table(_links(plan))),
         _titled("start order", _table(_programs(plan))),
@@ -120,6 +126,14 @@ def _different(host: Host) -> Iterator[str]:
             yield f"{name}={value}"
     for volume, path in host.volumes:
         yield f"volume {volume} on {path}"
+
+
+def _congestion(plan: Plan) -> Iterator[Sequence[str]]:
+    by_algorithm: dict[str, list[str]] = {}
+    for host in plan.hosts:
+        by_algorithm.setdefault(host.congestion, []).append(host.name)
+    for algorithm, names in by_algorithm.items():
+        yield algorithm, _few(names)
 
 
 def _routes(plan: Plan) -> Iterator[Sequence[str]]:

@@ -14,6 +14,7 @@ from testbed.conditions.condition import Condition
 from testbed.rebuild import rebuild
 
 PLAN_FORMAT = 1
+CONGESTION = "cubic"  # TCP's algorithm on hosts that do not say: what Linux has by default
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Host:
     capabilities: tuple[str, ...]  # the whole set, without CAP_
     volumes: tuple[tuple[str, str], ...]  # (volume, path)
     programs: tuple[str, ...]  # ids
+    congestion: str = CONGESTION  # TCP's algorithm; "machine": whatever is inherited
 
     def hosts_file(self) -> str:
         """/etc/hosts, a line an address, exactly as planned."""

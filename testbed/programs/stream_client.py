@@ -44,6 +44,8 @@ class Client:
             with doing(f"connecting to {arguments.to[0]} port {arguments.to[1]}"):
                 sock.connect(address)
             self.summary["connect_time_ms"] = (time.monotonic_ns() - start_ns) / 1e6
+            if congestion:  # again: a route that has one of its own has overridden it
+                self._choose_congestion(sock, congestion)
         except Failed:
             sock.close()
             raise

@@ -12,11 +12,12 @@ from rich.text import Text
 
 from testbed.conditions.condition import Condition
 from testbed.measure.records import Judgement, ProgramRecord, Records
-from testbed.plan.types import Interface, Link, Plan
+from testbed.plan.types import CONGESTION, Interface, Link, Plan
 from testbed.scenario.units import format_ns, format_rate, format_ratio, format_size
 
 COLOR = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "skip": "cyan"}
 MOST_LINKS = 60
+OVERRIDES = "Routes override what a program sets by TCP_CONGESTION before it connects"
 SIGN = {"pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "skip": "-"}
 
 
@@ -32,6 +33,8 @@ def render(
     console.print(Text(plan.scenario, style="bold"), Text(plan.about))
     console.print(f"engine {engine}, seed {plan.seed}, {lasted}\n")
     console.print(_hosts(plan, records))
+    for line in _congestion(records):
+        console.print(line, soft_wrap=True)
     if plan.links:
         console.print(_links(plan, records))
     if judgement.verdicts:
@@ -79,6 +82,22 @@ def _hosts(plan: Plan, records: Records) -> Table:
             table.add_row(name, address, f"{program.kind} {shlex.join(program.argv)}", *_end(record))
     table.add_row()
     return table
+
+
+def _congestion(records: Records) -> list[str]:
+    """TCP's algorithm, and how it is in force, where that is not what everybody expects."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for host, seen in records.proof.start.get("hosts", {}).items():
+        if one := seen.get("congestion"):
+            alike.setdefault((one["in_force"], one["by"], one["inherited"]), []).append(host)
+    if all(algorithm == CONGESTION and by != "routes" for algorithm, by, _ in alike):
+        return []
+    lines = []
+    for (algorithm, by, inherited), hosts in alike.items():
+        where = "every host" if len(alike) == 1 else ", ".join(hosts)
+        how = "inherited" if by == "inherited" else f"by {by}, inherited was {inherited}"
+        lines.append(f"TCP uses {algorithm} on {where}: {how}" + (f". {OVERRIDES}" if by == "routes" else ""))
+    return [*lines, ""]
 
 
 def _end(record: ProgramRecord | None) -> tuple[str, str]:

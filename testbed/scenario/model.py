@@ -14,6 +14,7 @@ from testbed.scenario.fields import LATER, Listed, Named, Part, reading_of
 from testbed.scenario.source import List, Map, Nothing, Reading, Text, Value, mark_of
 
 MINUTE_NS = 60 * 10**9
+CONGESTION_SYSCTL = "net.ipv4.tcp_congestion_control"  # another way to write a host's `congestion`
 
 
 class Network(Part):
@@ -194,6 +195,8 @@ class Host(Part):
         "privileged": "name what it needs under `cap_add`",
         "capabilities": "did you mean `cap_add`?",
         "links": "did you mean `networks`?",
+        "congestion_control": "did you mean `congestion`?",
+        "tcp_congestion_control": "did you mean `congestion`?",
         "programmes": "did you mean `programs`?",
     }
 
@@ -207,12 +210,19 @@ class Host(Part):
     cap_add: Annotated[tuple[values.Capability, ...], Listed("capabilities")] = ()
     cap_drop: Annotated[tuple[values.Capability, ...], Listed("capabilities")] = ()
     sysctls: Annotated[dict[values.SysctlName, values.AnyText], Named("sysctls")] = Field({})
+    congestion: values.Congestion | None = Field(
+        None, description="TCP's algorithm here: cubic unless said; machine: what the machine has"
+    )
     programs: Annotated[dict[values.FreeName, Program], Named("programs")] = Field({})
 
     @classmethod
     def look(cls, written: Map, reading: Reading) -> None:
         if "image" in written and "build" in written:
             reading.add(written.key("build"), "a host has `image` or `build`, not both")
+        sysctls = written.get("sysctls")
+        if "congestion" in written and isinstance(sysctls, Map) and CONGESTION_SYSCTL in sysctls:
+            message = f"`congestion` and `{CONGESTION_SYSCTL}` say the same thing twice"
+            reading.add(sysctls.key(CONGESTION_SYSCTL), message, "leave the sysctl out")
 
     @classmethod
     def offered(cls) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Lab:
     agent: AgentClient
     plan: Plan
     pids: dict[str, int]
+    baseline: dict[str, Any] = field(default_factory=dict)  # of each host, as it was read back
 
     def start(self, host: str, *words: str, stdin: bytes = b"", cwd: str = "/scenario") -> Running:
         argv = ("do", *words) if self.engine.name == "fake" else ("python3", "/scenario/do.py", *words)
@@ -107,9 +108,9 @@ def lab(new_engine: MakeEngine, text: str = TWO_NETWORKS) -> Iterator[Lab]:
             pids = engine.up(planned, agent.door)
             for host in planned.hosts:
                 engine.put(host.name, [("/scenario/do.py", DO.read_bytes())])
-            agent.hosts(planned, pids)
+            baseline = agent.hosts(planned, pids)
             agent.conditions(planned)
-            yield Lab(engine, agent, planned, pids)
+            yield Lab(engine, agent, planned, pids, baseline)
         finally:
             agent.close()
     finally:

@@ -146,6 +146,12 @@ def test_a_file_that_was_edited_gives_no_verdict(kept: Path, name: str) -> None:
         (PLAN, lambda plan: plan["hosts"][0].pop("sysctls"), "sysctls"),
         (PROOF, lambda proof: proof.pop("problems"), "problems"),
         (PROOF, lambda proof: proof["problems"].append(["error"]), "no records of a run"),
+        (PROOF, lambda proof: proof["start"].update(hosts=[]), "proof.start.hosts: an object belongs there"),
+        (
+            PROOF,
+            lambda proof: proof["start"].update(hosts={"meter": {"congestion": {"asked": "cubic"}}}),
+            "proof.start.hosts.meter.congestion.inherited: it is missing",
+        ),
     ],
 )
 def test_a_file_that_does_not_hold_a_run_is_refused(kept: Path, file: str, change: Edit, reason: str) -> None:

@@ -25,6 +25,7 @@ from tests.kernel import boot
 from tests.system import namespaces_life
 
 CONTROL = Path(__file__).with_name("udp-loss-gently.yaml")
+CONGESTION = ROOT / "tests/contract/congestion.yaml"
 NEEDS_SCTP = [
     path for path in scenarios_in(ROOT / "scenarios") if "sctp" in parse(path.read_text(), path.name).requires
 ]
@@ -136,6 +137,23 @@ def test_control_groups_of_version_2_limit_a_host_too(check: Callable[[], None])
     ran = under_uml("sh", "-c", f"{give} && {python} && ls {groups}")
     assert "checked\n" in ran.output and "memory.stat" in ran.output, str(ran)
     assert "testbed-lab" not in ran.output, str(ran)
+
+
+@pytest.mark.parametrize("inherited", ["cubic", "reno", "bbr"])
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_congestion_control_is_the_plans_whatever_the_machine_has(inherited: str, who: str) -> None:
+    """What is missing is loaded for root, and for nobody else."""
+    user = ordinary_user() if who == "user" else []
+    run = shlex.join(map(str, [*user, *testbed("run", CONGESTION)]))
+    has = f"/run/kernel/modprobe ipv6 && sysctl -w net.ipv4.tcp_congestion_control={inherited}"
+    ran = under_uml("sh", "-c", f"{has} && {run}")
+    if who == "user" and inherited != "bbr":
+        assert ran.status == 4, str(ran)
+        assert "this kernel has only reno, cubic; try `modprobe tcp_bbr` as root" in " ".join(ran.output.split())
+        return
+    assert ran.status == 0, str(ran)
+    usual = "" if inherited == "cubic" else f", inherited was {inherited}"
+    assert usual in ran.output, str(ran)
 
 
 def test_the_control_passes_as_root() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from testbed.agent.client import AgentClient
 from testbed.errors import CapabilityError, ConditionError, EngineError
+from tests.conftest import missing
 from tests.system.agent_lab import (
     SYSCTLS,
     Build,
@@ -78,6 +79,40 @@ def test_ping_sockets_are_closed_to_programs_without_capabilities(build: Build) 
         agent.hosts(plan, here.pids)
         done = here.run("a", "setpriv", "--bounding-set", "-all", "python3", "-c", code, check=False)
         assert "PermissionError" in done.stderr
+
+
+@pytest.mark.parametrize("asked", ["cubic", "reno", "bbr", "machine"])
+@pytest.mark.parametrize("inherited", ["cubic", "reno", "bbr"])
+def test_tcps_algorithm_is_the_plans_whatever_the_host_inherited(build: Build, inherited: str, asked: str) -> None:
+    """By the sysctl where that may be set, and else by every route, also those within the host; twice alike."""
+    plan = make_plan({"lan": ["a", "b"], "wan": ["a"]})
+    plan = replace(plan, hosts=tuple(replace(host, congestion=asked) for host in plan.hosts))
+    with build(plan) as here, client(here) as agent:
+        allowed = here.run("a", "sysctl", "-n", "net.ipv4.tcp_allowed_congestion_control").stdout.split()
+        available = here.run("a", "sysctl", "-n", "net.ipv4.tcp_available_congestion_control").stdout.split()
+        for host in plan.hosts:
+            change = here.run(
+                host.name, "sysctl", "-w", f"net.ipv4.tcp_congestion_control={inherited}", check=False
+            )
+            if change.returncode:
+                assert inherited not in allowed
+                missing("congestion", f"this kernel lets no host have {inherited}: it allows {' '.join(allowed)}")
+        if asked not in (*available, "machine"):
+            with pytest.raises(CapabilityError, match=f"this kernel has only .*{available[0]}"):
+                agent.hosts(plan, here.pids)
+            return
+        wanted = inherited if asked == "machine" else asked
+        by = "inherited" if wanted == inherited else "sysctl" if wanted in allowed else "routes"
+        found = agent.hosts(plan, here.pids)["a"]["congestion"]
+        assert found == {"asked": asked, "inherited": inherited, "in_force": wanted, "by": by}
+        agent.hosts(plan, here.pids)
+        routes = [*here.ip("a", "route", "show", "table", "all"), *here.ip("b", "route", "show", "table", "all")]
+        said = {
+            route.get("metrics", [{}])[0].get("congestion")
+            for route in routes
+            if route.get("type", "unicast") in ("unicast", "local")
+        }
+        assert said == {wanted if by == "routes" else None}
 
 
 @pytest.mark.parametrize(

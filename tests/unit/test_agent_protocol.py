@@ -324,6 +324,7 @@ def test_hosts_of_a_plan() -> None:
         "routes": [{"to": "224.0.0.0/4", "dev": "eth0", "src": None}],
         "neighbours": [],
         "sysctls": {"net.ipv4.tcp_no_metrics_save": "1"},
+        "congestion": "cubic",
     }
 
 

@@ -272,6 +272,20 @@ def test_kernel_settings_are_the_same_everywhere_and_the_authors_own_come_on_top
     assert made.host("b").sysctls == {**base, "net.ipv4.tcp_sack": "0", "net.ipv4.ip_forward": "1"}
 
 
+def test_congestion_control_is_cubic_unless_said_and_a_sysctl_says_the_same() -> None:
+    made = planned("""\
+        hosts:
+          usual: {run: x}
+          old: {count: 2, run: x, congestion: reno}
+          left: {run: x, congestion: machine}
+          said: {run: x, sysctls: {net.ipv4.tcp_congestion_control: dctcp, net.ipv4.tcp_sack: 0}}
+        """)
+    asked = {host.name: host.congestion for host in made.hosts}
+    assert asked == {"usual": "cubic", "old-1": "reno", "old-2": "reno", "left": "machine", "said": "dctcp"}
+    usual = made.host("usual").sysctls
+    assert made.host("said").sysctls == {**usual, "net.ipv4.tcp_sack": "0"}, "the agent has more ways to set it"
+
+
 def test_capabilities() -> None:
     made = planned("""\
         hosts:

@@ -23,7 +23,7 @@ hosts:
     volumes: [spool:/var/spool]
     sysctls: {net.ipv4.tcp_sack: 0}
     serve: collector --port 9000
-  sensor: {count: 2, networks: [lan], run: probe collector:9000 'a b'}
+  sensor: {count: 2, networks: [lan], congestion: machine, run: probe collector:9000 'a b'}
   admin: {networks: [backhaul], run: x, after: {sensor: ended, collector: started}}
 volumes: {spool: }
 links:
@@ -57,6 +57,12 @@ hosts
 differs from our own host
   collector  image some/thing:2; capabilities NET_BIND_SERVICE AUDIT_WRITE; net.ipv4.tcp_sack=0; volume spool on \
 /var/spool
+
+congestion control of TCP
+  cubic    collector, admin
+  machine  sensor-1, sensor-2
+  inherited where that is right, else by sysctl, else by routes, and the results say which;
+  routes override what a program sets by TCP_CONGESTION before it connects
 
 routes
   198.18.7.0/24       eth0  collector

@@ -41,6 +41,31 @@ def test_many_links_of_one_condition_share_a_row_with_their_sums_and_the_latest(
     assert row.split() == "h-1 -> h-2 and 71 more delay 1 ms 216 72 0.71 ms".split()
 
 
+def of_tcp(**hosts: tuple[str, str, str]) -> list[str]:
+    """What a report says where hosts have (inherited, in force, by)."""
+    made = plan(parse(f"testbed: 1\nduration: 1 s\nhosts: {{{': , '.join(hosts)}: }}\n", "tcp.yaml"))
+    start = {
+        name: {"congestion": dict(zip(("asked", "inherited", "in_force", "by"), ("?", *one), strict=True))}
+        for name, one in hosts.items()
+    }
+    records = Records(seed=made.seed, proof=LinkProof(start={"hosts": start}))
+    text = render(made, records, judge(made, records), "fake", color=False)
+    return [line for line in text.splitlines() if line.startswith("TCP ")]
+
+
+def test_the_report_says_how_tcps_algorithm_is_in_force_where_that_may_surprise() -> None:
+    assert of_tcp(a=("cubic", "cubic", "inherited"), b=("bbr", "cubic", "sysctl")) == []
+    assert of_tcp(a=("bbr", "cubic", "routes"), b=("bbr", "cubic", "routes")) == [
+        "TCP uses cubic on every host: by routes, inherited was bbr. Routes override what a program sets by "
+        "TCP_CONGESTION before it connects"
+    ]
+    assert of_tcp(a=("bbr", "cubic", "sysctl"), b=("bbr", "bbr", "inherited"), c=("bbr", "reno", "sysctl")) == [
+        "TCP uses cubic on a: by sysctl, inherited was bbr",
+        "TCP uses bbr on b: inherited",
+        "TCP uses reno on c: by sysctl, inherited was bbr",
+    ]
+
+
 def test_many_links_of_two_conditions_have_two_rows() -> None:
     text = """
 testbed: 1

@@ -74,6 +74,7 @@ FULL_OF_EVERYTHING = """\
         cap_add: [NET_ADMIN]
         cap_drop: [CHOWN]
         sysctls: {net.ipv4.tcp_sack: 0}
+        congestion: bbr
         collect: [/var/log/collector/, out.json]
         metrics:
           stored: {prints: '/stored (\\d+)/', unit: ms}
