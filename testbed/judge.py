@@ -178,7 +178,8 @@ class _Court:
             good = record.exit == 0 and not record.stopped
             return ("pass", how) if good else ("fail", f"{how}{_last_words(record.stderr)}")
         if not record.stopped:
-            return "fail", f"{how} before the run was over{_last_words(record.stderr)}"
+            lived = f" after {(record.ended_ns - record.started_ns) / 1e9:.3g} s," if record.ended_ns else ""
+            return "fail", f"{how}{lived} before the run was over{_last_words(record.stderr)}"
         if record.ready_ns is None:
             return "inconclusive", f"{program.id} was not ready yet when the run was stopped: {self.records.fail}"
         return "pass", f"{program.id} was ready after {format_ns(record.ready_ns - record.started_ns)}"

@@ -67,7 +67,7 @@ def _listed(names: list[str]) -> str:
 def look_up(plan: Plan, find: Find, base_dir: Path, engine: str) -> None:
     """Make sure that every command is there. Raises CommandNotFound naming all that are not.
 
-    What a foreign image lacks is known only when its program is started: it has a PATH of its own.
+    A program without a PATH is passed by: nobody has asked the image of its host yet.
     """
     missing: dict[tuple[str, str], list[str]] = {}  # (command, where it was looked for) -> programs
     for program in plan.programs:

@@ -24,6 +24,7 @@ from testbed.lookup import look_up, require
 from testbed.measure.ledger import decode
 from testbed.measure.records import Frame, Judgement, LinkProof, Records
 from testbed.plan import Plan, plan
+from testbed.plan.images import completed
 from testbed.report.terminal import render
 from testbed.requirements import unmet
 from testbed.results import Results
@@ -184,6 +185,7 @@ class _Job:
             self.plan = plan(self.scenario, self.plan.seed, taken)
             try:
                 self.pids = engine.up(self.plan, agent.door)
+                self.plan = completed(self.plan, engine.images(self.plan))
                 return
             except AddressTaken as problem:
                 if problem.subnet in self._written_subnets() or problem.subnet in taken:

@@ -60,11 +60,10 @@ def send_signal(host: Host, pid: int, name: str, whole_tree: bool) -> list[int]:
 
     Raises EngineError if the process is not in the host's pid namespace or the signal has no such name.
     """
-    try:
-        number = signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
-    except KeyError:
-        raise EngineError(f"signalling process {pid} of {host.name}: there is no signal {name!r}") from None
-    doing = f"sending {number.name} to process {pid} of {host.name}"
+    number = _number(name)
+    if number is None:
+        raise EngineError(f"signalling process {pid} of {host.name}: there is no signal {name!r}")
+    doing = f"sending SIG{name.removeprefix('SIG')} to process {pid} of {host.name}"
     with _Handles() as handles:
         # A number may go to another process at any moment, so first take hold of it and only then look who it is.
         if not handles.take(pid):
@@ -77,6 +76,16 @@ def send_signal(host: Host, pid: int, name: str, whole_tree: bool) -> list[int]:
         if whole_tree:
             handles.take_tree(pid, freeze=number == signal.SIGKILL)
         return [pid for pid in handles.pids if handles.send(pid, number, doing)]
+
+
+def _number(name: str) -> int | None:
+    """Of `TERM`, `SIGTERM`, or `SIGRTMIN+3` as some images want it; None if there is none."""
+    base, _, beyond = name.removeprefix("SIG").partition("+")
+    try:
+        number = signal.Signals[f"SIG{base}"] + int(beyond or 0)
+    except (KeyError, ValueError):
+        return None
+    return number if number in signal.valid_signals() else None
 
 
 def _pid_namespace(pid: int) -> tuple[int, int] | None:
@@ -139,7 +148,7 @@ class _Handles:
     def drop(self, pid: int) -> None:
         os.close(self._fds.pop(pid))
 
-    def send(self, pid: int, number: signal.Signals, doing: str) -> bool:
+    def send(self, pid: int, number: int, doing: str) -> bool:
         """False if it has ended."""
         try:
             signal.pidfd_send_signal(self._fds[pid], number)

@@ -1,7 +1,7 @@
 """What an engine is: where hosts come from. The whole surface, and nothing of any one engine.
 
-The order of a run: `open`, `taken`, `up`, `put`, `start`..., `get`..., `down`. The agent reaches into hosts by
-process id, so an engine hands out ids as the agent sees them and knows nothing of conditions.
+The order of a run: `open`, `taken`, `up`, `images`, `put`, `start`..., `get`..., `down`. The agent reaches into
+hosts by process id, so an engine hands out ids as the agent sees them and knows nothing of conditions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from testbed.plan.images import Image
 from testbed.plan.types import Plan
 
 
@@ -76,6 +77,9 @@ class Engine(Protocol):
         before any host exists on them. Raises AddressTaken when a subnet clashes (plan again with one more
         taken, then call again). Whatever else goes wrong, what was built is gone before it raises.
         """
+
+    def images(self, plan: Plan) -> dict[str, Image]:
+        """By host, what the images say that are not ours; the hosts are up."""
 
     def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
         """Write files (absolute path, content) into a host, making directories on the way."""

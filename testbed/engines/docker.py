@@ -33,6 +33,7 @@ from testbed.engines.docker_image import (
     foreign_image,
     inspect_image,
     node_image,
+    said_by,
 )
 from testbed.engines.docker_lifeline import Lifeline
 from testbed.engines.docker_process import DockerChannel, DockerProcess
@@ -40,12 +41,16 @@ from testbed.engines.holder import holder_elf
 from testbed.engines.janitor import IN_FLIGHT_S
 from testbed.engines.launchers import LIBRARY
 from testbed.errors import CapabilityError, EngineError, HostError, last_line
+from testbed.plan.images import Image
 from testbed.plan.types import Host, Network, Plan
 
 __all__ = ["DockerEngine", "daemon_answers", "sweep"]
 sweep = docker_owner.sweep
 
-AGENT_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "KILL", "SYS_NICE")
+# DAC_READ_SEARCH: what a process has open is only for its own user to see, and a program may have any.
+AGENT_CAPABILITIES = (
+    "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "KILL", "SYS_NICE", "DAC_READ_SEARCH",
+)  # fmt: skip
 # What docker_inside finds out is the first line that comes from the agent: a process of its own takes 0.15 s.
 AGENT = f"""
 import json, sys
@@ -90,6 +95,7 @@ class DockerEngine:
         self._agent_id = self._image = ""
         self._facts: dict[str, Any] = {}
         self._containers: dict[str, _Container] = {}
+        self._image_of: dict[tuple[str | None, str | None], tuple[str, dict[str, Any]]] = {}  # by `image`, `build`
 
     # the verbs
 
@@ -137,7 +143,7 @@ class DockerEngine:
                 f"network {', '.join(dual)} has `ip: dual`, and the kernel of the daemon's machine has no IPv6"
             )
         self._labels[docker_owner.SCENARIO] = plan.scenario
-        images = self._images(plan)
+        self._get_images(plan)
         try:
             bridges = [self._make_network(number, network) for number, network in enumerate(plan.networks)]
             shut_door(bridges)
@@ -145,14 +151,19 @@ class DockerEngine:
                 with self._making("volume", self._named(volume)):
                     options = docker_host.volume_options()
                     self._api.create_volume(self._named(volume), "local", options, labels=self._labels)
-            pids = self._make_hosts(plan, images)
-            self._write_names(plan, pids, images)
+            pids = self._make_hosts(plan)
+            self._write_names(plan, pids)
             return pids
         except BaseException as problem:
             self._containers = {}
             for trouble in self._remove(but=self._agent_id):
                 problem.add_note(trouble)
             raise
+
+    def images(self, plan: Plan) -> dict[str, Image]:
+        """What those of foreign hosts say of their programs. Raises EngineError."""
+        foreign = [host for host in plan.hosts if docker_host.foreign(host)]
+        return {host.name: said_by(*self._image_of[host.image, host.build]) for host in foreign}
 
     def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
         """One that begins like a script or a program becomes executable. Raises EngineError."""
@@ -309,17 +320,16 @@ class DockerEngine:
 
     # networks and hosts
 
-    def _images(self, plan: Plan) -> dict[str, str]:
-        """Host -> image. Raises HostError, EngineError."""
-        ready: dict[tuple[str | None, str | None], str] = {(None, None): self._image}
+    def _get_images(self, plan: Plan) -> None:
+        """Pull and build what is not there yet. Raises HostError, EngineError."""
         for host in plan.hosts:
-            if (wanted := (host.image, host.build)) not in ready:
-                ready[wanted] = (
-                    built_image(self._api, self._base_dir, host.build, self._say)
-                    if host.build
-                    else foreign_image(self._api, host.image or "", self._say)
-                )
-        return {host.name: ready[host.image, host.build] for host in plan.hosts}
+            if (wanted := (host.image, host.build)) not in self._image_of:
+                name = self._image
+                if host.build:
+                    name = built_image(self._api, self._base_dir, host.build, self._say)
+                elif host.image:
+                    name = foreign_image(self._api, host.image, self._say)
+                self._image_of[wanted] = name, inspect_image(self._api, name)
 
     def _make_network(self, number: int, network: Network) -> str:
         """The name of its bridge device on the daemon's machine."""
@@ -335,12 +345,10 @@ class DockerEngine:
                 raise
         return bridge
 
-    def _make_hosts(self, plan: Plan, images: dict[str, str]) -> dict[str, int]:
+    def _make_hosts(self, plan: Plan) -> dict[str, int]:
         """All hosts, several at a time; the first failure ends it, when those under way have come to their end."""
         with ThreadPoolExecutor(BUILDERS, "host") as pool:
-            jobs: dict[str, Future[int]] = {
-                host.name: pool.submit(self._make_host, host, images[host.name]) for host in plan.hosts
-            }
+            jobs: dict[str, Future[int]] = {host.name: pool.submit(self._make_host, host) for host in plan.hosts}
             try:
                 wait(jobs.values(), return_when=FIRST_EXCEPTION)
             finally:
@@ -350,16 +358,16 @@ class DockerEngine:
                 job.result()
         return {name: job.result() for name, job in jobs.items()}
 
-    def _make_host(self, host: Host, image: str) -> int:
-        """Its process id on the daemon's machine, once it holds, or serves."""
-        ours = image == self._image
-        found = inspect_image(self._api, image)
+    def _make_host(self, host: Host) -> int:
+        """The process id, on the daemon's machine, of what holds it."""
+        image, found = self._image_of[host.image, host.build]
+        ours = not docker_host.foreign(host)
         inherited = [word.partition("=")[0] for word in (found.get("Config") or {}).get("Env") or []]
-        hold = "" if not ours and not host.programs else docker_host.HOLD if ours else docker_host.FOREIGN_HOLD
-        container_id = self._create_host(host, image, hold)
+        container_id = self._create_host(host, image, docker_host.HOLD if ours else docker_host.FOREIGN_HOLD)
         self._containers[host.name] = _Container(container_id, ("HOSTNAME", *inherited) if ours else ())
-        if hold == docker_host.FOREIGN_HOLD:
-            self._put(container_id, f"preparing host {host.name}", {hold: holder_elf(found["Architecture"])})
+        if not ours:
+            hold = {docker_host.FOREIGN_HOLD: holder_elf(found["Architecture"])}
+            self._put(container_id, f"preparing host {host.name}", hold)
         with asking(f"starting host {host.name}"):
             for interface in host.interfaces[1:]:
                 where = docker_host.endpoint(interface, self._api.api_version)
@@ -381,14 +389,12 @@ class DockerEngine:
             self._named(host.name),
             {docker_owner.HOST: host.name},
             image=image,
-            entrypoint=[hold] if hold else None,
+            entrypoint=[hold],  # with it goes the image's CMD
             hostname=host.name,
             detach=True,
             healthcheck={"test": ["NONE"]},  # an image's own would run unasked, and on the wire
             networking_config=networking,
-            host_config=api.create_host_config(
-                **docker_host.host_config(host, self._named, bool(hold), self._facts)
-            ),
+            host_config=api.create_host_config(**docker_host.host_config(host, self._named, self._facts)),
         )
 
     def _create(self, name: str, more_labels: dict[str, str], **options: Any) -> str:
@@ -420,7 +426,7 @@ class DockerEngine:
         with asking(doing):
             self._api.put_archive(container_id, "/", archive(files, int(time.time())))
 
-    def _write_names(self, plan: Plan, pids: dict[str, int], images: dict[str, str]) -> None:
+    def _write_names(self, plan: Plan, pids: dict[str, int]) -> None:
         """/etc/hosts exactly as planned, and no resolver; written and read back in every host at once.
 
         Then our own hosts are sealed: what is not to be written is read-only.
@@ -440,7 +446,8 @@ class DockerEngine:
             if found is None:
                 with asking(f"looking at host {name}"):
                     status = self._api.wait(self._container(name).id)["StatusCode"]
-                raise _ended(name, images[name], status)
+                host = plan.host(name)
+                raise _ended(name, self._image_of[host.image, host.build][0], status)
             if found != wanted[name]:
                 raise EngineError(f"writing the names of host {name}: its files then held {found}")
 
@@ -476,6 +483,6 @@ def _source_of_inside() -> str:
 
 def _ended(host: str, image: str, status: int) -> EngineError:
     return EngineError(
-        f"starting host {host}: its image {image} ended at once with status {status}; an image without programs "
-        "in the file must serve something by itself"
+        f"starting host {host}: what holds it ended at once with status {status}, in the image {image}; see "
+        "whether that image is for the machine of the daemon"
     )

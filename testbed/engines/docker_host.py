@@ -69,7 +69,7 @@ def endpoint(interface: Interface, api_version: str) -> dict[str, Any]:
     return asked if version_lt(api_version, "1.44") else asked | {"mac_address": interface.mac}
 
 
-def host_config(host: Host, named: Named, holds: bool, facts: Mapping[str, Any]) -> dict[str, Any]:
+def host_config(host: Host, named: Named, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of the SDK's create_host_config. `facts` as docker_inside gives them."""
     first = host.interfaces[0].network if host.interfaces else None
     files = min(OPEN_FILES, facts["open_files"]) if facts["open_files"] > 0 else OPEN_FILES
@@ -91,8 +91,6 @@ def host_config(host: Host, named: Named, holds: bool, facts: Mapping[str, Any])
         "mounts": [] if foreign(host) else _writable(host),
         "binds": {named(volume): {"bind": path, "mode": "rw"} for volume, path in host.volumes},
         "dns": ["127.0.0.1"],  # what asks Docker's own resolver all the same gets no further than the host
-        # What does not hold starts to serve before /etc/hosts can be written as a whole.
-        "extra_hosts": None if holds else [f"{name}:{ip}" for ip, names in host.names for name in names],
         "log_config": LogConfig(type="none"),
     }
 

@@ -11,6 +11,7 @@ import io
 import os
 import platform
 import shutil
+import signal
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,10 +28,12 @@ from testbed.engines.holder import holder_elf
 from testbed.engines.launchers import LIBRARY, launchers
 from testbed.errors import EngineError, HostError
 from testbed.packages import PACKAGES
+from testbed.plan.images import Image
 
 NODE, BASE, BUILT = "testbed-node", "testbed-base", "testbed-build"  # names of images; the tags are hashes
 REGISTRY_BASE = "python:3.11-slim-bookworm"
 PYTHON = "/opt/testbed/python"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Docker's, for an image with none
 
 SUITE = "bookworm"
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -159,6 +162,28 @@ def inspect_image(api: Api, name: str) -> dict[str, Any]:
         except docker.errors.ImageNotFound:
             return {}
     return found
+
+
+def said_by(name: str, found: Mapping[str, Any]) -> Image:
+    """What an image says of its programs. `found` as the daemon knows it."""
+    config = found.get("Config") or {}
+    environment = dict(word.partition("=")[::2] for word in config.get("Env") or [])
+    return Image(
+        name,
+        argv=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
+        working_dir=config.get("WorkingDir") or "/",
+        path=environment.get("PATH") or DEFAULT_PATH,
+        stop_signal=_stop_signal(config.get("StopSignal") or "SIGTERM"),
+    )
+
+
+def _stop_signal(word: str) -> str:
+    """`SIGQUIT` for QUIT, SIGQUIT and 3; `SIGRTMIN+3` for that and for 37."""
+    if not word.isdecimal():
+        return word if word.startswith("SIG") else f"SIG{word}"
+    number = int(word)
+    beyond = number - signal.SIGRTMIN
+    return f"SIGRTMIN+{beyond}" if beyond > 0 else signal.Signals(number).name
 
 
 def pull(api: Api, image: str) -> None:

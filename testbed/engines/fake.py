@@ -21,6 +21,7 @@ from typing import Any
 from testbed.conditions.fate import FATE_VERSION
 from testbed.engines.api import AddressTaken, Command, Sink
 from testbed.errors import CommandNotFound, EngineError
+from testbed.plan.images import Image
 from testbed.plan.types import Plan
 
 ALL_LABS: list[FakeEngine] = []  # every engine that is up now: "nothing is left" can be asked
@@ -77,6 +78,11 @@ class FakeEngine:
         self.plan = plan
         self.files = {host.name: {} for host in plan.hosts}
         return {host.name: number for number, host in enumerate(plan.hosts, 1)}
+
+    def images(self, plan: Plan) -> dict[str, Image]:
+        """All have one image, which serves on port 80."""
+        own = Image("fake", ("do", "serve", "80"), "/srv", "/bin", "SIGINT")
+        return {host.name: own for host in plan.hosts if host.image or host.build}
 
     def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
         self.files[host].update(files)

@@ -29,6 +29,7 @@ from testbed.engines.lab import guest
 from testbed.engines.pump import LabGone, LabProcess, Pump
 from testbed.errors import CapabilityError, CommandNotFound, EngineError, HostError, TestbedError
 from testbed.linux import CAPABILITIES
+from testbed.plan.images import Image
 from testbed.plan.types import Host, Plan
 
 PACKAGES = str(Path(testbed.__file__).parent.parent)
@@ -138,6 +139,10 @@ class NamespacesEngine:
         except BaseException:
             self.down()
             raise
+
+    def images(self, plan: Plan) -> dict[str, Image]:
+        """None: every host shows the machine's own programs."""
+        return {}
 
     def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
         """Write files into a host; one that begins like a script or a program becomes executable."""

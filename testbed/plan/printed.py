@@ -166,7 +166,7 @@ def _programs(plan: Plan) -> Iterator[Sequence[str]]:
 
 
 def _command(program: Program) -> str:
-    return shlex.join(program.argv).replace("\n", "\\n")
+    return shlex.join(program.argv).replace("\n", "\\n") or "what its image serves"
 
 
 def _after(program: Program, serves: set[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from testbed.plan.types import File, Metric, Program, Ready
+from testbed.plan.types import OF_THE_IMAGE, File, Metric, Program, Ready
 from testbed.scenario import model
 from testbed.scenario.order import Started
 from testbed.scenario.variables import Scope
@@ -26,15 +26,14 @@ def program(started: Started, scope: Scope) -> Program:
     written, host = started.program, scope.host
     name = started.id.removeprefix(f"{host.name}.")
     command = written.run or written.serve
-    assert command is not None, "checked when the file was read"
-    working_dir = str(written.working_dir or WORKING_DIR)
+    working_dir = str(written.working_dir or (WORKING_DIR if command else OF_THE_IMAGE))
     stdin = written.stdin
     return Program(
         id=started.id,
         name=name,
         host=host.name,
         kind="run" if written.run is not None else "serve",
-        argv=tuple(scope.expand(word) for word in command.argv),
+        argv=tuple(scope.expand(word) for word in command.argv) if command else (),
         after=started.after,
         ready=_ready(written.ready, scope),
         timeout_ns=written.timeout or TIMEOUT_NS,
@@ -46,7 +45,7 @@ def program(started: Started, scope: Scope) -> Program:
         files=tuple(_file(target, source, working_dir) for target, source in written.files.items()),
         collect=tuple(str(posixpath.join(working_dir, path)) for path in written.collect),
         metrics=tuple(_metric(key, metric, working_dir) for key, metric in written.metrics.items()),
-        stop_signal=str(written.stop_signal or "SIGTERM"),
+        stop_signal=str(written.stop_signal or ("SIGTERM" if command else OF_THE_IMAGE)),
         stop_grace_ns=STOP_GRACE_NS if written.stop_grace_period is None else written.stop_grace_period,
         line=written.at("run" if written.run is not None else "serve").line,
     )

@@ -15,6 +15,7 @@ from testbed.rebuild import rebuild
 
 PLAN_FORMAT = 1
 CONGESTION = "cubic"  # TCP's algorithm on hosts that do not say: what Linux has by default
+OF_THE_IMAGE = ""  # in place of a text that only the image of the host knows, until its engine has asked it
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Program:
     name: str
     host: str
     kind: Literal["run", "serve"]
-    argv: tuple[str, ...]
+    argv: tuple[str, ...]  # empty: what the image serves by itself, until the engine has asked the image
     after: tuple[tuple[str, str], ...]  # (program id, "ready" | "started" | "ended")
     ready: Ready
     timeout_ns: int  # run only

@@ -74,12 +74,11 @@ def _hosts(plan: Plan, records: Records) -> Table:
             address = addresses if first else ""
             first = False
             if not id:
-                table.add_row(
-                    name, address, "(none)" if host.image is None else f"what {host.image} serves", "", ""
-                )
+                table.add_row(name, address, "(none)", "", "")
                 continue
             program, record = plan.program(id), records.programs.get(id)
-            table.add_row(name, address, f"{program.kind} {shlex.join(program.argv)}", *_end(record))
+            command = shlex.join(program.argv) or f"what {host.image or host.build} serves"
+            table.add_row(name, address, f"{program.kind} {command}", *_end(record))
     table.add_row()
     return table
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from testbed.scenario import compound, linkkeys, values
 from testbed.scenario.fields import LATER, Listed, Named, Part, reading_of
-from testbed.scenario.source import List, Map, Nothing, Reading, Text, Value, mark_of
+from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Value, mark_of
 
 MINUTE_NS = 60 * 10**9
 CONGESTION_SYSCTL = "net.ipv4.tcp_congestion_control"  # another way to write a host's `congestion`
@@ -160,16 +160,30 @@ class Program(Part):
     stop_signal: values.Signal | None = Field(None, description="SIGTERM")
     stop_grace_period: values.Duration | None = Field(None, description="From the stop signal to SIGKILL; 5 s")
 
+    @classmethod
+    def the_images_own(cls, mark: Mark) -> Program:
+        """What the image of a host without programs serves by itself; `mark` is the host's."""
+        made = cls.model_construct()
+        made._mark = mark
+        return made
+
     @property
     def serves(self) -> bool:
-        return self.serve is not None and self.run is None
+        """Also what an image serves by itself, which has neither `run` nor `serve`."""
+        return self.run is None and not self.broken
 
     @classmethod
     def look(cls, written: Map, reading: Reading) -> None:
-        exactly_one(cls, written, reading, "run", "serve")
+        """`Host` sees to it that only what an image serves has neither `run` nor `serve`."""
+        at_most_one(cls, written, reading, "run", "serve")
         if "run" in written and "ready" in written:
             reading.add(written.key("ready"), "`ready` is for a `serve`; a `run` counts when it has ended well")
-        if "serve" in written and "timeout" in written:
+        if "serve" in written:
+            cls.refuse_timeout(written, reading)
+
+    @classmethod
+    def refuse_timeout(cls, written: Map, reading: Reading) -> None:
+        if "timeout" in written:
             hint = "`within` under `ready` limits its start, `duration` and `timeout` of the file limit the run"
             reading.add(written.key("timeout"), "`timeout` is for a `run`; a `serve` lives to the end", hint)
 
@@ -223,6 +237,15 @@ class Host(Part):
         if "congestion" in written and isinstance(sysctls, Map) and CONGESTION_SYSCTL in sysctls:
             message = f"`congestion` and `{CONGESTION_SYSCTL}` say the same thing twice"
             reading.add(sysctls.key(CONGESTION_SYSCTL), message, "leave the sysctl out")
+        programs = written.get("programs")
+        written_out = [one for _, one in programs.written()] if isinstance(programs, Map) else []
+        neither = [one for one in written_out if isinstance(one, Map) and not {"run", "serve"} & set(one)]
+        foreign = "image" in written or "build" in written
+        for one in neither[1:] if foreign else neither:
+            hint = "another program of this host is what its image serves" if foreign else ""
+            reading.add(one, f"{Program.a} needs `run` or `serve`", hint)
+        if foreign and neither:
+            Program.refuse_timeout(neither[0], reading)
 
     @classmethod
     def offered(cls) -> list[str]:
@@ -382,9 +405,14 @@ class Scenario(Part):
             reading.add(written.key("hosts"), "there is no host")
 
 
-def exactly_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> None:
+def at_most_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> bool:
+    """Whether one of them is there."""
     both = [key for key, _ in written.written() if key in (one, other)]
     if len(both) > 1:
         reading.add(both[1], f"{cls.a} has both `{both[0]}` and `{both[1]}`", "one of them, not both")
-    elif not both:
+    return bool(both)
+
+
+def exactly_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> None:
+    if not at_most_one(cls, written, reading, one, other):
         reading.add(written, f"{cls.a} needs `{one}` or `{other}`")

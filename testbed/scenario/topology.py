@@ -55,7 +55,7 @@ def topology(scenario: Scenario) -> Topology:
     hosts: dict[str, Member] = {}
     groups: dict[str, tuple[str, ...]] = {}
     on: dict[str, list[str]] = {name: [] for name in networks}
-    for name, written in ((str(name), host) for name, host in scenario.hosts.items()):
+    for name, written in ((str(name), _with_its_program(name, host)) for name, host in scenario.hosts.items()):
         mine = tuple(str(network) for network in written.networks if network in networks)
         if not written.networks and len(networks) == 1:
             mine = tuple(networks)
@@ -67,3 +67,10 @@ def topology(scenario: Scenario) -> Topology:
             for network in mine:
                 on[network].append(host)
     return Topology(hosts, groups, networks, {name: tuple(members) for name, members in on.items()})
+
+
+def _with_its_program(name: str, host: Host) -> Host:
+    """What an image serves by itself is a program called like the host, as if written there."""
+    if (host.image is None and host.build is None) or host.programs or host.wrote("programs"):
+        return host
+    return host.model_copy(update={"programs": {name: Program.the_images_own(host.mark)}})

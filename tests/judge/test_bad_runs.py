@@ -338,10 +338,10 @@ GUILTY: dict[str, tuple[Spoil, str]] = {
     ),
     "cut short": (change(SENSOR, exit="SIGTERM", stopped=True), "sensor-1.sensor was ended by SIGTERM"),
     "still there": (change(SENSOR, exit=None, stopped=True), "was still running when the run was stopped"),
-    "server ended": (change("collector.collector", stopped=False), "ended with status 0 before the run"),
+    "server ended": (change("collector.collector", stopped=False), "status 0 after 1 s, before the run"),
     "server crashed": (
         change("collector.collector", stopped=False, exit="SIGABRT"),
-        "collector.collector was ended by SIGABRT before the run was over",
+        "was ended by SIGABRT after 1 s, before the run was over",
     ),
     "never ready": (
         change("collector.collector", ready_ns=None, never_ready="it was not ready within 10 s"),

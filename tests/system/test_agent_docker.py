@@ -1,4 +1,4 @@
-"""The agent in a container, with six capabilities and within Docker's own limits."""
+"""The agent in a container, with eight capabilities and within Docker's own limits."""
 
 from __future__ import annotations
 

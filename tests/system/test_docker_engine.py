@@ -319,13 +319,14 @@ def test_limits_labels_and_isolation_are_as_said(up: Lab) -> None:
     assert up.run("left", "sh", "-c", "ulimit -c").out.strip() == "0"
 
 
-def test_the_agent_has_seven_capabilities_and_its_input_ends_with_us(up: Lab) -> None:
+def test_the_agent_has_eight_capabilities_and_its_input_ends_with_us(up: Lab) -> None:
     found = inspect(up, ".agent")
     config = found["HostConfig"]
     assert (config["PidMode"], config["NetworkMode"], config["LogConfig"]["Type"]) == ("host", "host", "none")
     assert config["CapDrop"] == ["ALL"] and not config["Privileged"]
     added = sorted(name.removeprefix("CAP_") for name in config["CapAdd"])
-    assert added == ["KILL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT", "SYS_NICE", "SYS_PTRACE"]
+    wanted = "DAC_READ_SEARCH KILL NET_ADMIN NET_RAW SYS_ADMIN SYS_CHROOT SYS_NICE SYS_PTRACE"
+    assert added == wanted.split()
     assert found["Config"]["StdinOnce"] and found["Config"]["OpenStdin"]
 
 

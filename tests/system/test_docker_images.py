@@ -13,9 +13,10 @@ import pytest
 from testbed.engines import docker_owner
 from testbed.engines.docker_client import Api, api_closed, connect
 from testbed.engines.docker_host import FOREIGN_HOLD
-from testbed.engines.docker_image import archive, node_image
+from testbed.engines.docker_image import DEFAULT_PATH, archive, node_image
 from testbed.engines.holder import holder_elf
-from testbed.errors import CommandNotFound, EngineError, HostError
+from testbed.errors import CommandNotFound, HostError
+from testbed.plan.images import Image
 from tests.system.docker_lab import (
     inspect,
     lab,
@@ -70,24 +71,15 @@ def test_an_image_without_shell_or_library_can_be_a_host(docker_daemon: str, bar
             made.run("bare", "sh", working_dir="/")
 
 
-def test_an_image_without_programs_runs_what_it_serves(docker_daemon: str, bare_image: str) -> None:
+def test_an_image_says_what_it_serves_and_does_not_begin_with_it(docker_daemon: str, bare_image: str) -> None:
     plan = make_plan({"bare": "a"}, 115, image=bare_image, programs=())
     with lab(docker_daemon, plan) as made:
         found = inspect(made, "-bare")
-        assert found["Path"] == "/serve" and found["State"]["Running"]
-        assert f"bare:{made.ip('bare')}" in found["HostConfig"]["ExtraHosts"]
-        assert "Health" not in found["State"]
-
-
-def test_an_image_that_ends_at_once_is_an_error_that_says_so(docker_daemon: str, api: Api, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(f'FROM {node_tag(api)}\nENTRYPOINT ["true"]\n')
-    plan = make_plan({"quick": "a"}, 116, build=".", programs=())
-    with (
-        pytest.raises(EngineError, match=r"host quick: its image .* ended at once with status 0"),
-        lab(docker_daemon, plan, base_dir=tmp_path),
-    ):
-        pass
-    assert mine(docker_daemon) == []
+        assert found["Path"] == FOREIGN_HOLD and found["Args"] == [] and "Health" not in found["State"]
+        assert made.engine.images(plan) == {"bare": Image(bare_image, ("/serve",), "/", DEFAULT_PATH, "SIGTERM")}
+        process, _, _ = made.start("bare", "/serve", working_dir="/", environment={})
+        assert made.agent.signal("bare", process.pid, "TERM") == [process.pid]
+        assert process.wait(10) and process.exit == "SIGTERM"
 
 
 def test_a_host_can_be_built_from_a_directory_beside_the_scenario(

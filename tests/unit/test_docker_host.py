@@ -37,40 +37,34 @@ def named(name: str) -> str:
 
 
 def test_a_host_has_what_the_plan_gives_it_and_no_more() -> None:
-    config = host_config(HOST, named, True, FACTS)
+    config = host_config(HOST, named, FACTS)
     assert config["network_mode"] == "testbed-r-lan"
     assert (config["cap_drop"], config["cap_add"]) == (["ALL"], ["NET_RAW"])
     assert config["security_opt"] == ["no-new-privileges:true"]
     assert config["binds"] == {"testbed-r-spool": {"bind": "/var/spool", "mode": "rw"}}
     assert config["sysctls"] == HOST.sysctls
     assert config["log_config"].type == "none" and config["dns"] == ["127.0.0.1"]
-    assert config["extra_hosts"] is None
     assert not {"privileged", "devices", "pid_mode", "ipc_mode", "restart_policy"} & set(config)
 
 
 def test_a_host_without_a_network_has_none() -> None:
-    assert host_config(replace(HOST, interfaces=()), named, True, FACTS)["network_mode"] == "none"
-
-
-def test_what_serves_from_its_first_moment_knows_the_names_from_then() -> None:
-    names = host_config(HOST, named, False, FACTS)["extra_hosts"]
-    assert names == ["localhost:127.0.0.1", "sensor:198.18.0.2", "sensor.lan:198.18.0.2"]
+    assert host_config(replace(HOST, interfaces=()), named, FACTS)["network_mode"] == "none"
 
 
 @pytest.mark.parametrize(("allowed", "given"), [(1048576, 65536), (65536, 65536), (20000, 20000), (-1, 65536)])
 def test_open_files_are_as_many_as_the_machine_allows(allowed: int, given: int) -> None:
-    limits = host_config(HOST, named, True, FACTS | {"open_files": allowed})["ulimits"]
+    limits = host_config(HOST, named, FACTS | {"open_files": allowed})["ulimits"]
     assert [(u.name, u.soft, u.hard) for u in limits] == [("nofile", given, given), ("core", 0, 0)]
 
 
 def test_what_a_host_of_ours_can_write_has_a_size_and_another_keeps_its_image() -> None:
-    config = host_config(HOST, named, True, FACTS)
+    config = host_config(HOST, named, FACTS)
     assert [mount["Target"] for mount in config["mounts"]] == list(WRITABLE)
     for mount in config["mounts"]:
         assert mount["Type"] == "volume" and mount["Source"] is None, "it goes with its container"
         options = mount["VolumeOptions"]["DriverConfig"]["Options"]
         assert options["type"] == "tmpfs" and f"size={FILES_BYTES}," in options["o"]
-    foreign = host_config(replace(HOST, image="nginx"), named, True, FACTS)
+    foreign = host_config(replace(HOST, image="nginx"), named, FACTS)
     assert foreign["mounts"] == []
     assert ("fsize", FILES_BYTES, FILES_BYTES) in [(u.name, u.soft, u.hard) for u in foreign["ulimits"]]
     assert {**config, "mounts": 0, "ulimits": 0} == {**foreign, "mounts": 0, "ulimits": 0}

@@ -24,6 +24,7 @@ import testbed
 from testbed.engines import debian, docker_image
 from testbed.engines.docker_image import (
     BASE,
+    DEFAULT_PATH,
     NODE,
     REGISTRY_BASE,
     archive,
@@ -31,10 +32,12 @@ from testbed.engines.docker_image import (
     foreign_image,
     node_context,
     node_image,
+    said_by,
 )
 from testbed.engines.holder import holder_elf
 from testbed.errors import EngineError, HostError
 from testbed.packages import PACKAGE_OF, PACKAGES
+from testbed.plan.images import Image
 
 if TYPE_CHECKING:
     Fake = Any  # stands for the SDK's client, which it implements a part of
@@ -251,3 +254,23 @@ def test_a_checkout_and_a_wheel_keep_the_dockerfile_in_their_places(
         directory.mkdir(parents=True)
         (directory / "Dockerfile").write_text("FROM x")
         assert docker_image._node_dir() == directory
+
+
+@pytest.mark.parametrize(
+    ("config", "image"),
+    [
+        (None, Image("i", (), "/", DEFAULT_PATH, "SIGTERM")),
+        ({"Entrypoint": None, "Cmd": ["a"], "Env": None}, Image("i", ("a",), "/", DEFAULT_PATH, "SIGTERM")),
+        (
+            {"Entrypoint": ["e"], "Cmd": ["a", "b"], "Env": ["X=1", "PATH=/p:/q"], "WorkingDir": "/w",
+             "StopSignal": "SIGQUIT"},
+            Image("i", ("e", "a", "b"), "/w", "/p:/q", "SIGQUIT"),
+        ),
+        ({"StopSignal": "INT"}, Image("i", (), "/", DEFAULT_PATH, "SIGINT")),
+        ({"StopSignal": "3"}, Image("i", (), "/", DEFAULT_PATH, "SIGQUIT")),
+        ({"StopSignal": "37"}, Image("i", (), "/", DEFAULT_PATH, "SIGRTMIN+3")),
+        ({"StopSignal": "SIGRTMIN+3"}, Image("i", (), "/", DEFAULT_PATH, "SIGRTMIN+3")),
+    ],
+)  # fmt: skip
+def test_what_an_image_says_of_its_programs(config: dict[str, Any] | None, image: Image) -> None:
+    assert said_by("i", {"Config": config}) == image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import pytest
 import testbed
 from testbed.errors import HostError, ScenarioError
 from testbed.plan import File, Metric, Neighbour, Network, Plan, Ready, Route, plan, render
+from testbed.plan.images import Image, completed
 from testbed.scenario import load, parse
 
 SCENARIOS = sorted(Path(testbed.__file__).parents[1].glob("scenarios/**/*.yaml"))
@@ -393,6 +395,55 @@ def test_files_listed_keep_their_path_and_stdin_may_be_one() -> None:
 def test_a_foreign_image_keeps_its_own_environment() -> None:
     program = planned("hosts: {a: {image: x, run: y, environment: {A: b}}}\n").programs[0]
     assert program.environment == {"TESTBED_SEED": "1", "TESTBED_HOST": "a", "TESTBED_PROGRAM": "a", "A": "b"}
+
+
+def test_what_an_image_serves_by_itself_is_a_program_called_like_its_host() -> None:
+    made = planned("hosts:\n  web: {count: 2, image: x}\n  client: {run: y}\n")
+    first, second, client = made.programs
+    assert (first.id, second.id, first.kind, first.ready.kind, first.line) == (
+        "web-1.web", "web-2.web", "serve", "auto", 4,
+    )  # fmt: skip
+    assert (first.argv, first.working_dir, first.stop_signal, first.user) == ((), "", "", None)
+    assert [host.programs for host in made.hosts] == [("web-1.web",), ("web-2.web",), ("client.client",)]
+    assert client.after == (("web-1.web", "ready"), ("web-2.web", "ready")), "as for any `serve`"
+    assert re.search(r"web-1\.web +serve +what its image serves +at once", render(made))
+
+
+def test_the_image_says_what_its_own_program_is_and_where_others_look_for_theirs() -> None:
+    text = """
+        hosts:
+          web:
+            build: image
+            programs:
+              own:
+                files: {a.conf: a, /etc/b: b}
+                collect: [log]
+                metrics: {n: {prints: /x/, file: log}}
+                environment: {A: b}
+              probe: {run: x, working_dir: /there}
+              mine: {run: x, environment: {PATH: /mine}}
+          ours: {run: x}
+    """
+    image = Image("image", ("/serve", "now"), "/srv", "/bin", "SIGQUIT")
+    made = completed(planned(text), {"web": image})
+    own, probe, mine, ours = (made.program(f"{id}") for id in ("web.own", "web.probe", "web.mine", "ours.ours"))
+    assert (own.argv, own.working_dir, own.stop_signal) == (("/serve", "now"), "/srv", "SIGQUIT")
+    assert [file.target for file in own.files] == ["/srv/a.conf", "/etc/b"]
+    assert (own.collect, own.metrics[0].file) == (("/srv/log",), "/srv/log")
+    assert (own.environment["PATH"], own.environment["A"]) == ("/bin", "b")
+    assert (probe.working_dir, probe.environment["PATH"], probe.stop_signal) == ("/there", "/bin", "SIGTERM")
+    assert mine.environment["PATH"] == "/mine"
+    assert ours == planned(text).program("ours.ours")
+    text = text.replace("environment: {A: b}", f"working_dir: /w\n{16 * ' '}stop_signal: SIGINT")
+    own = completed(planned(text), {"web": image}).program("web.own")
+    assert (own.working_dir, own.stop_signal, own.files[0].target) == ("/w", "SIGINT", "/w/a.conf")
+
+
+def test_an_image_that_has_nothing_to_serve_needs_a_program() -> None:
+    made = planned("hosts: {web: {image: x}, a: {run: y}}\n")
+    nothing = Image("x", (), "/", "/bin", "SIGTERM")
+    with pytest.raises(HostError, match=r"the image x of host web .* neither ENTRYPOINT nor CMD; give"):
+        completed(made, {"web": nothing})
 
 
 def test_variables_are_expanded_for_each_member() -> None:

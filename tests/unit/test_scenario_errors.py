@@ -111,6 +111,21 @@ CASES = [
     # run, serve, ready
     ("hosts: {a: {run: x, serve: y}}\n", 3, 21, "a program has both `run` and `serve`", "not both"),
     ("hosts: {a: {timeout: 5 s}, b: {run: x}}\n", 3, 12, "a program needs `run` or `serve`", ""),
+    ("hosts: {a: {image: x, timeout: 5 s}, b: {run: x}}\n", 3, 23, "`timeout` is for a `run`", "`within`"),
+    (
+        "hosts: {a: {image: x, programs: {p: {user: u}, q: {user: v}}}, b: {run: x}}\n",
+        3,
+        51,
+        "a program needs `run` or `serve`",
+        "another program of this host is what its image serves",
+    ),
+    (
+        "hosts: {a: {image: x}, b: {run: x, after: {a: ended}}}\n",
+        3,
+        44,
+        "after: a.a is a `serve` and lives to the end",
+        "did you mean `ready`?",
+    ),
     ("hosts: {a: {programs: {p: {run: x}}, run: x}}\n", 3, 38, "`run` stands beside `programs`", "into one of"),
     ("hosts: {a: {serve: x}}\n", 3, 1, "nothing ends the run", "duration: 10 s"),
     ("duration: 3 min\n" + TWO, 3, 1, "`duration` 3 min does not fit into `timeout` 2 min", "longer `timeout`"),

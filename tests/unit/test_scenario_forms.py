@@ -22,6 +22,10 @@ def read(text: str, patch: Map | None = None) -> Scenario:
 
 PAIRS = [
     ("hosts: {a: {run: x, timeout: 5 s}}", "hosts: {a: {programs: {a: {run: x, timeout: 5 s}}}}"),
+    (
+        "hosts: {a: {image: x, user: u}}\nduration: 1 s",
+        "hosts: {a: {image: x, programs: {a: {user: u}}}}\nduration: 1 s",
+    ),
     ("hosts: {a: {run: x, networks: [lan]}}", "hosts: {a: {run: x, networks: {lan: {}}}}"),
     ("hosts: {a: {run: x, networks: [lan]}}", "hosts: {a: {run: x, networks: {lan: }}}"),
     ("hosts: {a: {run: x, stdin: hello}}", "hosts: {a: {run: x, stdin: {text: hello}}}"),
