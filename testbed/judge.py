@@ -193,6 +193,9 @@ class _Court:
         for link_id, frames in self.evidence.links.items():
             if frames.unasked:
                 yield Fault("inconclusive", link_id, f"the wire itself lost {frames.unasked} frames on {link_id}")
+        for link_id, n in self.evidence.kept_in.items():
+            when = "when the last `run` ended left it only after servers were stopped"
+            yield Fault("inconclusive", link_id, f"{n} frames that were in {link_id} {when}")
 
     def _weighed(self, verdict: Verdict, concerned: set[str], explicit: bool = False) -> Verdict:
         """What a verdict is worth on this network.

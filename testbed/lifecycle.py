@@ -1,7 +1,11 @@
 """When which program starts, is ready, has to be stopped: the decisions, without a clock, a thread or a process.
 
-The runner tells what happened (`started`, `ready`, `ended`), asks `step(now)` what to do next, and does it.
-All times are CLOCK_MONOTONIC nanoseconds, given as arguments.
+The runner tells what happened (`started`, `ready`, `ended`, `under_way`), asks `step(now)` what to do next, and
+does it. All times are CLOCK_MONOTONIC nanoseconds, given as arguments.
+
+When nothing is left to wait for, servers are not stopped at once: what had entered a link by then leaves first, so
+that it finds them alive. What enters later has nobody to wait for it, or servers that talk to each other would
+never end.
 """
 
 from __future__ import annotations
@@ -30,7 +34,19 @@ class Signal:
     tree: bool = False
 
 
-Action = Start | Signal
+@dataclass(frozen=True)
+class Look:
+    """Find out how much of what had entered a link before a moment is under way, and tell it to `under_way`.
+
+    The moment is what came with the last answer, of the clock of whoever answers; None: now.
+    """
+
+    before_ns: int | None
+
+
+Action = Start | Signal | Look
+
+LOOK_EVERY_NS, LOOK_AT_LEAST_EVERY_NS = 20_000_000, 5_000_000_000
 
 
 @dataclass
@@ -47,14 +63,22 @@ class _Life:
 
 @dataclass
 class Lifecycle:
-    """The programs of one run. `start_ns` is when the run began; `timeout_ns` bounds all of it."""
+    """The programs of one run. `start_ns` is when the run began; `timeout_ns` bounds all of it.
+
+    `links`: whether there are any, in which something may be under way at the end.
+    """
 
     programs: Iterable[Program]
     start_ns: int
     timeout_ns: int
     duration_ns: int | None = None
+    links: bool = False
     fail: str = ""  # why the run as a whole failed
     stopping: bool = False
+    stopping_ns: int | None = None  # since when
+    leaving: bool = False  # nothing is left to wait for but what is under way
+    _before_ns: int | None = None
+    _look_ns: int | None = 0  # when to look again at what is under way; None: an answer is still to come
     _lives: dict[str, _Life] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,6 +114,13 @@ class Lifecycle:
             record.never_ready = f"it {why} before it was ready"
         life.state = "ended"
 
+    def under_way(self, frames: int, before_ns: int, due_in_ns: int, left_in_ns: int, now_ns: int) -> None:
+        """The answer to Look: so many frames, the last of them due then, and all of them gone for certain then."""
+        self._before_ns = before_ns
+        self._look_ns = now_ns + min(max(due_in_ns, LOOK_EVERY_NS), LOOK_AT_LEAST_EVERY_NS)
+        if not frames or left_in_ns <= 0:
+            self.stop(now_ns)
+
     # what to ask about
 
     @property
@@ -119,9 +150,9 @@ class Lifecycle:
 
     # what to do
 
-    def stop(self) -> None:
+    def stop(self, now_ns: int) -> None:
         """Bring the run to its end: nothing new starts, and what runs gets its stop signal at the next step."""
-        self.stopping = True
+        self.stopping, self.stopping_ns = True, now_ns
 
     def step(self, now_ns: int) -> list[Action]:
         """All that has to be done now. Each action is given once."""
@@ -133,7 +164,14 @@ class Lifecycle:
         else:
             actions += [a for life in self._lives.values() for a in self._overdue(life, now_ns)]
             actions += [Start(life.program.id) for life in self._lives.values() if self._can_start(life)]
+            actions += self._look(now_ns)
         return actions
+
+    def _look(self, now_ns: int) -> list[Action]:
+        if not self.leaving or self._look_ns is None or now_ns < self._look_ns:
+            return []
+        self._look_ns = None
+        return [Look(self._before_ns)]
 
     def _settle(self, now_ns: int) -> None:
         """Mark what came out of the passing of time and of other programs' ends."""
@@ -146,16 +184,20 @@ class Lifecycle:
                 life.why_blocked = life.why_blocked or (self._never(life) if life.state == "waiting" else "")
                 if life.why_blocked:
                     life.state = "blocked"
+        if self.leaving:  # links take the time that they were told to take
+            return
         elapsed_ns = now_ns - self.start_ns
         waiting = [p for p in self.in_state("waiting", "running") if p.kind == "run"] or self.in_state("waiting")
         if not waiting and not self.unready() and elapsed_ns >= (self.duration_ns or 0):
-            self.stop()
+            self.leaving = self.links
+            if not self.links:
+                self.stop(now_ns)
         elif elapsed_ns > self.timeout_ns:
             late = [p.id for p in self.in_state("running", "waiting") if p.kind == "run"] or ["its duration"]
             self.fail = (
                 f"the run was not over within its timeout of {self.timeout_ns / 1e9:g} s: {', '.join(late)}"
             )
-            self.stop()
+            self.stop(now_ns)
 
     def _never(self, life: _Life) -> str:
         """Why this program can never start; "" while it still can."""

@@ -31,6 +31,7 @@ from testbed.results import Results
 from testbed.scenario import Scenario
 from testbed.supervisor import Supervisor
 
+TELL_EVERY_S = 2.0
 PLAN_AGAIN = 64  # subnets that may turn out to be taken before we give up
 
 Say = Callable[[str], None]
@@ -237,19 +238,29 @@ class _Job:
             supervisor.run()
         finally:
             self.records.programs = supervisor.records()
-            self.records.fail = supervisor.fail
+            self.records.fail, self.records.stopping_ns = supervisor.fail, supervisor.stopping_ns
         after = agent.counters(names)
         self.records.kernel = {
             host: {name: value - before[host].get(name, 0) for name, value in counters.items()}
             for host, counters in after.items()
         }
         self._collect(engine)
+        self._await_empty_links(agent)
         start = self.records.proof.start
         self.records.proof = replace(LinkProof(**agent.check()), start=start)
         ledger = agent.ledger()
         frames = decode(ledger) if ledger else []
         self.records.ledger = sorted((_shifted(frame, self.shift_ns) for frame in frames), key=_entry)
         self.records.complete = True
+
+    def _await_empty_links(self, agent: AgentClient) -> None:
+        """Until what programs sent last has left: nobody receives it, but it counts. Long waits are told."""
+        told_s = time.monotonic()
+        while not agent.drain():
+            agent.still_there()
+            if time.monotonic() - told_s >= TELL_EVERY_S:
+                told_s = time.monotonic()
+                self.runner.say("waiting until what programs sent at the end has left the links")
 
     def _collect(self, engine: Engine) -> None:
         """Copy out what `collect:` names, also after a failure; what is not there or too large is said."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from testbed.engines.api import Command, Engine, Process
 from testbed.errors import EngineError
-from testbed.lifecycle import Lifecycle, Signal, Start
+from testbed.lifecycle import Lifecycle, Look, Signal, Start
 from testbed.limits import OUTPUT_BYTES
 from testbed.measure.records import ProgramRecord
 from testbed.plan.types import Plan, Program
@@ -22,6 +22,7 @@ from testbed.results import Results
 
 EAGER_S, CALM_S = 0.004, 0.02  # how often we look: while something is not ready yet, and while all just runs
 DEAD_WITHIN_S = 60.0
+SAY_ABOVE_S = 1.0  # what takes longer than that is said
 ASK_AGAIN_NS = 100_000_000  # between two tries of `ready: {answers: ...}`
 
 Say = Callable[[str], None]
@@ -33,6 +34,7 @@ class Hands(Protocol):
     def still_there(self) -> None: ...
     def sockets(self, host: str, pid: int) -> Sequence[Mapping[str, Any]]: ...
     def signal(self, host: str, pid: int, name: str, tree: bool = False) -> object: ...
+    def under_way(self, before_ns: int | None) -> Mapping[str, Any]: ...
 
 
 class Output:
@@ -83,7 +85,8 @@ class Supervisor:
     ) -> None:
         self._plan, self._engine, self._agent, self._results = plan, engine, agent, results
         self._stdin, self._say = stdin, say
-        self._life = Lifecycle(plan.programs, time.monotonic_ns(), plan.timeout_ns, plan.duration_ns)
+        now_ns, links = time.monotonic_ns(), bool(plan.links)
+        self._life = Lifecycle(plan.programs, now_ns, plan.timeout_ns, plan.duration_ns, links)
         self._processes: dict[str, Process] = {}
         self._outputs: dict[str, tuple[Output, Output]] = {}
         self._asking: dict[str, tuple[Process, int]] = {}
@@ -100,10 +103,13 @@ class Supervisor:
                 self._agent.still_there()
                 self._observe()
                 for action in self._life.step(time.monotonic_ns()):
-                    if isinstance(action, Start):
-                        self._start(self._plan.program(action.id))
-                    else:
-                        self._signal(action)
+                    match action:
+                        case Start():
+                            self._start(self._plan.program(action.id))
+                        case Look():
+                            self._look(action)
+                        case Signal():
+                            self._signal(action)
                 if not self._life.over:
                     self._bury()
                     time.sleep(EAGER_S if self._life.unready() else CALM_S)
@@ -119,6 +125,11 @@ class Supervisor:
     def fail(self) -> str:
         """Why the run as a whole failed; "" if it did not."""
         return self._life.fail
+
+    @property
+    def stopping_ns(self) -> int | None:
+        """When what still ran was told to stop."""
+        return self._life.stopping_ns
 
     def records(self) -> dict[str, ProgramRecord]:
         """What became of each program, with its output so far."""
@@ -147,6 +158,16 @@ class Supervisor:
             if action.signal == "KILL":
                 self._killed_s[action.id] = time.monotonic()
             self._agent.signal(self._plan.program(action.id).host, process.pid, action.signal, action.tree)
+
+    def _look(self, action: Look) -> None:
+        seen = self._agent.under_way(action.before_ns)
+        due_s, left_s = seen["due_in_s"], seen["left_in_s"]
+        if seen["frames"] and due_s > SAY_ABOVE_S:
+            self._say(
+                f"frames under way: {seen['frames']}, the last one leaves in {due_s:.1f} s; then programs end"
+            )
+        now_ns = time.monotonic_ns()
+        self._life.under_way(seen["frames"], seen["before_ns"], int(due_s * 1e9), int(left_s * 1e9), now_ns)
 
     def _bury(self) -> None:
         """What SIGKILL does not end within a minute will not end. Raises EngineError."""

@@ -122,6 +122,19 @@ class AgentClient:
         """Signal a process of the host ("TERM" or "SIGTERM"), or it and its descendants. Who was sent it."""
         return list(self._ask("signal", host=host, pid=pid, signal=name, tree=tree)["sent"])
 
+    def under_way(self, before_ns: int | None = None) -> dict[str, Any]:
+        """Of what had come into a link by then, how many frames have not left, and how long that may go on.
+
+        {before_ns, frames, due_in_s, left_in_s}. `before_ns` is by the agent's clock, and now if none is given:
+        pass on what came back. `due_in_s`: until the last of them is due; `left_in_s`: until they have left for
+        certain.
+        """
+        return self._ask("under_way", before_ns=before_ns)
+
+    def drain(self) -> bool:
+        """Once all programs have ended: whether the links are empty. False after half a second: ask again."""
+        return bool(self._ask("drain")["over"])
+
     def check(self) -> dict[str, Any]:
         """The last proof, with the fields of records.LinkProof: problems, start, end, canary_p99_ns."""
         end = self._ask("check")

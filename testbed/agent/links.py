@@ -14,13 +14,15 @@ from testbed.agent.filters import Filter
 from testbed.agent.host import Host
 from testbed.agent.link_process import WireProcess
 from testbed.agent.wires import Wires
+from testbed.conditions.bounds import longest_stay_ns
 from testbed.conditions.condition import Condition
 from testbed.errors import ConditionError
 
 ETHERNET_HEADER_BYTES = 14
-_DRAIN_S = 3.0
+_OPEN_S = 3.0  # so long after the programs' end kernels may go on with what was not acknowledged
+_LATE_S = 3.0  # a frame that leaves later than this will never leave
+_NO_END_S = 3600.0  # where a queue has no end
 _SETTLE_S = 1.0
-_REORDER_HOLD_NS = 100_000_000  # a packet held for others to overtake leaves after this anyway
 LEDGER_CHUNK = 1 << 19
 
 
@@ -48,10 +50,10 @@ class Wanted:
     def longest_stay_s(self) -> float:
         """How long a frame may rightly stay in the wire."""
         stays = [
-            c.delay_ns + c.jitter_ns * (4 if c.jitter_distribution == "normal" else 1) + (c.queue_ns or 0)
-            for c in self.conditions.values()
+            longest_stay_ns(condition, self.links[link]["max_frame"])
+            for link, condition in self.conditions.items()
         ]
-        return (max(stays, default=0) + _REORDER_HOLD_NS) / 1e9
+        return max((_NO_END_S if stay is None else stay / 1e9 for stay in stays), default=0.0)
 
 
 def decide(seed: int, links: Sequence[Mapping[str, Any]], hosts: Mapping[str, Host]) -> Wanted:
@@ -161,6 +163,8 @@ class Links:
         self._touched: dict[str, str] = {}  # host -> name of its w0's other end, in the wire's namespace
         self._start: proof.Moment | None = None
         self._offsets: dict[str, int] = {}
+        self._draining: tuple[int, int] | None = None  # when the wire is shut, and when it has to be empty
+        self._counts: dict[str, dict[str, Any]] | None = None  # of each link, once it is empty
 
     def prepare(self, wires: int) -> None:
         """Start so many wires, while other things are done; without this there is one, when it is needed."""
@@ -174,6 +178,7 @@ class Links:
         a part, CommandError.
         """
         self._hosts, self._wanted, self._start = hosts, wanted, None
+        self._draining = self._counts = None
         for host in [name for name in self._touched if name not in wanted.filters]:
             self._clear(host)
         if not wanted.links and self._wires is None:
@@ -263,6 +268,32 @@ class Links:
         """Why no condition is in force any more: how the wire ended; "" while it lives, or none is needed."""
         return self._wires.death() if self._wires is not None else ""
 
+    def under_way(self, before_ns: int) -> dict[str, Any]:
+        """Of what had come into a link by then: how many `frames` have not left, and how long that may go on.
+
+        `due_in_s`: until the last of them is due; `left_in_s`: until all of them have left for certain, because
+        the wire is never that late.
+        """
+        if self._wanted is None or not self._wanted.links or self._wires is None:
+            return {"frames": 0, "due_in_s": 0.0, "left_in_s": 0.0}
+        frames, due_ns = self._wires.under_way(before_ns)
+        now_ns = time.monotonic_ns()
+        left_in_s = self._wanted.longest_stay_s + _LATE_S - (now_ns - before_ns) / 1e9
+        return {"frames": frames, "due_in_s": max(0.0, (due_ns - now_ns) / 1e9), "left_in_s": left_in_s}
+
+    def drain(self, wait_s: float) -> bool:
+        """Whether the links are empty, and what passed them is on record; False after `wait_s`: ask again.
+
+        Raises ConditionError.
+        """
+        if self._wanted is None or not self._wanted.links or self._wires is None or self._counts is not None:
+            return True
+        if self._draining is None:
+            shut_ns = time.monotonic_ns() + int(_OPEN_S * 1e9)
+            self._draining = shut_ns, shut_ns + int((self._wanted.longest_stay_s + _LATE_S) * 1e9)
+        self._counts = self._wires.drain(*self._draining, wait_s)
+        return self._counts is not None
+
     def check(self) -> dict[str, Any]:
         """The proof: `problems` is empty if every condition was in force and no frame was lost by accident."""
         nothing: dict[str, Any] = {"hosts": {}, "links": {}, "ring": {}}
@@ -286,8 +317,9 @@ class Links:
     def _prove(
         self, wires: Wires, wanted: Wanted, start: proof.Moment
     ) -> tuple[list[proof.Problem], proof.Moment]:
-        # What does not leave in time, they record as unasked.
-        counts = wires.drain(_DRAIN_S + wanted.longest_stay_s)
+        while not self.drain(1.0):
+            pass
+        counts, self._draining, self._counts = self._counts or {}, None, None
         moment = self._moment(wires, list(wanted.devices))
         problems = proof.not_in_force(wanted.demand, start, moment)
         deadline = time.monotonic() + _SETTLE_S

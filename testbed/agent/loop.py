@@ -27,6 +27,7 @@ from testbed.errors import CapabilityError, ConditionError, EngineError, Testbed
 
 ALIVE_EVERY_S = 10.0
 SILENCE_S = 60.0
+DRAIN_EVERY_S = 0.5  # how long a request waits for links to become empty: others wait behind it
 LOOK_EVERY_S = 0.1  # whether the wire lives
 _PIPE_BUF = 4096  # what a pipe that is ready for writing takes without blocking
 
@@ -54,6 +55,8 @@ class Agent:
             "sockets": self.sockets,
             "counters": self.counters,
             "signal": self.signal,
+            "under_way": self.under_way,
+            "drain": self.drain,
             "check": self.check,
             "ledger": self.ledger,
         }
@@ -123,6 +126,18 @@ class Agent:
         host = self._host(request["host"])
         tree = bool(request.get("tree", False))
         return {"sent": processes.send_signal(host, request["pid"], request["signal"], tree)}
+
+    def under_way(self, request: Json) -> Json:
+        """Of what had come into a link before a moment, by the clock here; none is given: before now."""
+        before_ns = request["before_ns"] or time.monotonic_ns()
+        return {"before_ns": before_ns, **self.links.under_way(before_ns)}
+
+    def drain(self, _: Json) -> Json:
+        self.run_goes_on = False
+        try:
+            return {"over": self.links.drain(DRAIN_EVERY_S)}
+        except ConditionError:
+            return {"over": True}  # and the check says why
 
     def check(self, _: Json) -> Json:
         self.run_goes_on = False

@@ -13,12 +13,18 @@ namespace with every veth.
 
 Requests are JSON lines on stdin, answered one at a time on stdout:
   conditions {seed, hosts: {host: device}, links: [...]}  -> {links: {id: condition}, slot_bytes, fate}
-  drain {for_s}  -> {drained, pending, ledger_bytes, links}
-                                           waits until nothing is pending and nothing came in for 50 ms; after
-                                           `for_s` seconds what is pending is dropped as "unasked". The ledger is
-                                           whole then, and closed by its count: its size, and the counts of every
-                                           link that go with it. Kernels go on by themselves, with what was not
-                                           acknowledged; such frames pass, and are behind that end.
+  under_way {before_ns}  -> {frames, due_ns}
+                                           of what had come in by then, how much is not gone, and when the last of
+                                           it is due (0: there is none)
+  drain {shut_ns, deadline_ns, wait_s}  -> {over, pending, ledger_bytes, links}
+                                           waits until nothing is pending and nothing came in for 50 ms. If it is
+                                           not so after `wait_s` seconds, it is not `over`: then ask again. The
+                                           ledger is whole when it is, and closed by its count: its size, and the
+                                           counts of every link that go with it. Kernels go on by themselves, with
+                                           what was not acknowledged: what comes in after `shut_ns` goes nowhere,
+                                           and no link counts it. What is pending at `deadline_ns` is dropped as
+                                           "unasked"
+  resume {}                                lets in again what comes; it is behind that end
   report {}      -> {hosts, links, ring}   counts since the start, of every link there ever was, with its condition
                                            (null: it is not in force any more)
 """
@@ -40,8 +46,8 @@ from typing import Any
 
 from testbed import linux
 from testbed.agent.wire_link import LinkSpec
-from testbed.agent.wire_loop import Drain, Loop
-from testbed.agent.wire_path import Path
+from testbed.agent.wire_loop import TAKE_A_TURN, Drain, Loop
+from testbed.agent.wire_path import NO_END, Path
 from testbed.conditions.fate import FATE_VERSION
 
 SLICE_NS = 100_000  # the shortest that the kernel grants, where there is no real-time schedule
@@ -143,16 +149,25 @@ class Control:
             return self._conditions(request)
         if do == "report":
             return self._report()
+        if do == "under_way":
+            self._path.take(TAKE_A_TURN)
+            frames, due_ns = self._path.under_way(request["before_ns"])
+            return {"frames": frames, "due_ns": due_ns}
         if do == "drain":
             number = request["id"]
 
-            def done(drained: bool, pending: int) -> None:
+            def done(over: bool, pending: int) -> None:
                 counts = {link_id: link.counts.to_json() for link_id, link in self._path.links.items()}
-                end = {"ledger_bytes": self._path.ledger_bytes, "links": counts}
-                self._write({"id": number, "ok": {"drained": drained, "pending": pending, **end}})
+                end = {"ledger_bytes": self._path.ledger_bytes, "links": counts if over else {}}
+                self._write({"id": number, "ok": {"over": over, "pending": pending, **end}})
 
-            self._loop.drain = Drain(time.monotonic_ns() + int(request["for_s"] * 1e9), done)
+            answer_ns = time.monotonic_ns() + int(request["wait_s"] * 1e9)
+            self._path.over_ns = int(request["shut_ns"])
+            self._loop.drain = Drain(int(request["deadline_ns"]), done, answer_ns)
             return None
+        if do == "resume":
+            self._path.over_ns = NO_END
+            return {}
         raise ValueError(f"no such request: {do!r}")
 
     def _conditions(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -187,6 +202,7 @@ class Control:
                 "tx_busy": path.tx_busy,
                 "tx_errors": path.tx_errors,
                 "stray": path.stray,
+                "after_end": path.after_end,
             },
         }
 

@@ -34,10 +34,14 @@ ONE_S_NS = 1_000_000_000  # the longest sleep
 
 
 class Drain:
-    """A wish to be told when nothing is under way any more, or that it is not so by `deadline_ns`."""
+    """A wish to be told when nothing is under way any more. By `deadline_ns` it has to be so.
 
-    def __init__(self, deadline_ns: int, done: Callable[[bool, int], None]) -> None:
-        self.deadline_ns, self.done = deadline_ns, done
+    `done` is called with whether it is, and how many frames were dropped for it (or are pending, if it is not yet
+    so by `answer_ns`).
+    """
+
+    def __init__(self, deadline_ns: int, done: Callable[[bool, int], None], answer_ns: int) -> None:
+        self.deadline_ns, self.done, self.answer_ns = deadline_ns, done, answer_ns
 
 
 class Loop:
@@ -112,17 +116,20 @@ class Loop:
         self._woke_ns = now_ns
 
     def _look_at_drain(self) -> None:
-        """Answer the drain if it is over. What is pending after its time is dropped, and on record."""
+        """Answer the drain. What is pending after its time is dropped, and on record.
+
+        It is over when nothing is pending and nothing came in for a while, or nothing is let in any more.
+        """
         drain, path = self.drain, self._path
         assert drain is not None
         now_ns = time.monotonic_ns()
         quiet = now_ns - path.last_frame_ns >= QUIET_NS and not path.ready()
-        if path.pending == 0 and quiet:
-            left = 0
-        elif now_ns >= drain.deadline_ns:
-            left = path.abandon()
-        else:
+        over = path.pending == 0 and (quiet or path.read_until_ns > path.over_ns)
+        if not over and now_ns < min(drain.deadline_ns, drain.answer_ns):
             return
         self.drain = None
-        path.write_ledger(end=True)
-        drain.done(left == 0 and quiet, left)
+        left = path.pending
+        if over or now_ns >= drain.deadline_ns:
+            over, left = True, path.abandon()
+            path.write_ledger(end=True)
+        drain.done(over, left)

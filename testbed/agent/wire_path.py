@@ -26,6 +26,7 @@ READING_ERROR_NS = 100_000  # how far two clocks, read one after the other, may 
 GIVE_UP_NS = 50_000_000  # how long a frame is offered to a port that is busy, while all others wait
 RING_IN_READS = 64  # reads of 256 frames that empty the largest ring twice over
 LEDGER_WRITE_BYTES = 256 << 10
+NO_END = 1 << 63
 
 # due, order, link, flow, k, frame, in, copy, ticket
 Entry = tuple[int, int, Link, Flow, int, bytes, int, bool, int | None]
@@ -48,7 +49,10 @@ class Path:
         self.hosts: dict[str, HostCounts] = {}
         self.slot_bytes = 0
         self.too_large = self.bad_age = self.tx_busy = self.tx_errors = self.stray = 0
+        self.after_end = 0  # frames that came in after `over_ns`
+        self.over_ns = NO_END  # what comes in later is no part of the run: it goes nowhere, and no link counts it
         self.last_frame_ns = 0
+        self._last_in_ns = 0  # of the frame that was read last
         self._empty_ns = 0  # when the ring was last found empty: nothing in it is older
         self._ledger_fd = ledger_fd
         self._records = Writer()
@@ -165,7 +169,8 @@ class Path:
         now_ns, ahead_ns = clocks()
         oldest_ns = max(OLDEST_NS, now_ns - empty_ns)  # more if this process was kept from looking
         self.last_frame_ns = now_ns
-        by_addresses, sources = self._by_addresses, self._sources
+        by_addresses, sources, over_ns = self._by_addresses, self._sources, self.over_ns
+        in_ns = self._last_in_ns
         for arrival in arrivals:
             ifindex, stamp_ns, frame, size, whole = arrival
             host = self._arrivals.get(ifindex)
@@ -181,6 +186,9 @@ class Path:
                     self.bad_age += 1
                     in_ns = now_ns
                 in_ns = min(in_ns, now_ns)
+            if in_ns > over_ns:
+                self.after_end += 1
+                continue
             if not whole:
                 self.too_large += 1
             source = frame[6:12]
@@ -195,7 +203,13 @@ class Path:
                     host.unknown += 1
                 else:
                     self._admit(to, frame, size, in_ns, whole)
+        self._last_in_ns = in_ns
         return len(arrivals)
+
+    @property
+    def read_until_ns(self) -> int:
+        """What came in before that has been read."""
+        return max(self._empty_ns, self._last_in_ns)
 
     def take_all(self) -> None:
         """Read what is in the ring now, and not for ever what comes in meanwhile."""
@@ -275,6 +289,16 @@ class Path:
     def pending(self) -> int:
         """Frames decided and not gone."""
         return len(self._pending) - len(self._void)
+
+    def under_way(self, before_ns: int) -> tuple[int, int]:
+        """Of what came in until then, how many frames and copies are not gone, and when the last is due; or 0, 0.
+
+        One that is in the ring counts as one that is due at once, because nobody knows yet.
+        """
+        dues = [entry[0] for entry in self._pending if entry[6] <= before_ns and entry[1] not in self._void]
+        if self.read_until_ns <= before_ns and self._ring is not None:
+            dues.append(time.monotonic_ns())
+        return len(dues), max(dues, default=0)
 
     def send_due(self, most: int) -> int:
         """Send up to `most` frames that are due. Returns how many left, or -1 if a port was busy."""

@@ -24,6 +24,7 @@ class Wires:
         self._wires: list[WireProcess] = []
         self._number_of: dict[str, int] = {}  # by sending host; for good, because its counts are there
         self._sizes: list[int] | None = None  # of each one's ledger, since they were closed
+        self._counts: dict[str, dict[str, Any]] = {}  # of each link, as the last round of a drain had them
         try:
             for _ in range(number):
                 self._wires.append(start())
@@ -70,20 +71,28 @@ class Wires:
             ring.update(answer["ring"])
         return {"hosts": _joined(answers, "hosts"), "links": _joined(answers, "links"), "ring": dict(ring)}
 
-    def drain(self, for_s: float) -> dict[str, dict[str, Any]]:
-        """Wait until nothing is under way, at most so long, and close the ledgers. Returns each link's counts.
+    def under_way(self, before_ns: int) -> tuple[int, int]:
+        """Of what had come in by then, how many frames have not left, and when the last is due; or 0, 0."""
+        answers = self._ask("under_way", [{"before_ns": before_ns} for _ in self._wires])
+        return sum(answer["frames"] for answer in answers), max(answer["due_ns"] for answer in answers)
 
-        Of several, until a round finds nothing new: what one delivers late is answered through another.
+    def drain(self, shut_ns: int, deadline_ns: int, wait_s: float) -> dict[str, dict[str, Any]] | None:
+        """Close the ledgers as soon as nothing is under way. Returns each link's counts; None: not yet, ask again.
+
+        What comes in after `shut_ns` is not let in, so that who goes on for ever cannot prolong it; what is under
+        way at `deadline_ns` is lost. Of several wires, until a round finds nothing new: what one delivers late is
+        answered through another.
         """
-        deadline = time.monotonic() + for_s
-        counts: dict[str, dict[str, Any]] = {}
-        while True:
-            before = counts
-            answers = self._ask("drain", [{"for_s": for_s} for _ in self._wires], for_s + 10)
-            counts = _joined(answers, "links")
-            if len(answers) == 1 or counts == before or time.monotonic() > deadline:
-                self._sizes = [answer["ledger_bytes"] for answer in answers]
-                return counts
+        request = {"shut_ns": shut_ns, "deadline_ns": deadline_ns, "wait_s": wait_s}
+        answers = self._ask("drain", [request for _ in self._wires], wait_s + _ANSWER_S)
+        counts, before = _joined(answers, "links"), self._counts
+        over = all(answer["over"] for answer in answers)
+        if not over or (len(answers) > 1 and counts != before and time.monotonic_ns() < deadline_ns):
+            self._counts = counts
+            return None
+        self._counts, self._sizes = {}, [answer["ledger_bytes"] for answer in answers]
+        self._ask("resume", [{} for _ in self._wires])
+        return counts
 
     def _ask(
         self, do: str, requests: Sequence[Mapping[str, Any]], wait_s: float = _ANSWER_S

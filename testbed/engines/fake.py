@@ -272,6 +272,13 @@ class _FakeChannel:
         (process.killed if number == signals.SIGKILL else process.term).set()
         return {"sent": [process.pid]}
 
+    def _under_way(self, request: dict[str, Any]) -> dict[str, Any]:
+        before_ns = request["before_ns"] or time.monotonic_ns()
+        return {"before_ns": before_ns, "frames": 0, "due_in_s": 0.0, "left_in_s": 0.0}
+
+    def _drain(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"over": True}
+
     def _check(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"problems": [], "hosts": {}, "links": {}, "ring": {}, "canary_p99_ns": 0, "cpu_wait_p99_ns": {}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 
 from testbed.expect.names import Member, Target
@@ -33,8 +34,22 @@ class Evidence:
     @cached_property
     def links(self) -> dict[str, LinkFrames]:
         """By link id; a link that no frame crossed has no frames."""
-        found = by_link(self.records.ledger)
+        found = by_link(self.records.ledger, self.records.stopping_ns)
         return {link.id: found.get(link.id) or LinkFrames([]) for link in self.plan.links}
+
+    @cached_property
+    def kept_in(self) -> dict[str, int]:
+        """By link id, frames that were in it when the last `run` ended, and left after servers were stopped."""
+        ends = [r.ended_ns for r in self.records.programs.values() if r.kind == "run" and r.ended_ns is not None]
+        until_ns = self.records.stopping_ns
+        if until_ns is None or not ends or self.records.fail:
+            return {}
+        last_ns = max(ends)
+        return Counter(
+            f.link
+            for f in self.records.ledger
+            if f.sent_ns is not None and f.in_ns <= last_ns and f.sent_ns > until_ns
+        )
 
     def report(self, program: Program) -> Reported:
         """What a program reported, read once."""

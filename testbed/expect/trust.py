@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from testbed.conditions.bounds import longest_wait_ns, transmission_ns
 from testbed.conditions.condition import Condition
 from testbed.conditions.fate import FATE_VERSION, Draws, Stream
 from testbed.conditions.shape import HOLD_NS, duplicated, held, jitter_ns, lost
@@ -40,6 +41,10 @@ def _incomplete(plan: Plan, records: Records) -> Iterator[str]:
     for program in plan.programs:
         if records.programs and program.id not in records.programs:
             yield f"{program.id} is not in the records"
+    if (stopping_ns := records.stopping_ns) is not None and not records.fail:
+        for record in records.programs.values():
+            if record.kind == "run" and (record.ended_ns or 0) > stopping_ns:
+                yield f"servers were stopped before {record.id} had ended"
     outside = [f for f in records.ledger if not records.started_ns <= f.in_ns <= records.ended_ns]
     if outside:
         yield f"{len(outside)} frames of the ledger came in before the run began or after it ended"
@@ -128,7 +133,7 @@ def _group_links(plan: Plan) -> Iterator[Link]:
 
 def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
     yield from _out_of_order(frames)
-    wait_ns = _longest_wait_ns(link.condition, max(frame.size_bytes for frame in frames))
+    wait_ns = longest_wait_ns(link.condition, max(frame.size_bytes for frame in frames))
     flows: defaultdict[str, list[Frame]] = defaultdict(list)
     copies: dict[tuple[str, int], Frame] = {}
     for frame in frames:
@@ -205,9 +210,8 @@ def _untimely(link: Link, frame: Frame, draws: Draws, wait_ns: int | None) -> It
     if frame.due_ns is None or (frame.sent_ns is None) != (frame.cause == "unasked"):
         yield f"{_name(frame)} has the cause {frame.cause or 'delivered'} and no time to go with it"
         return
-    earliest_ns = frame.in_ns + condition.delay_ns + jitter_ns(draws, condition)
-    if condition.rate_bit_s is not None:
-        earliest_ns += _transmission_ns(condition, frame.size_bytes)
+    passing_ns = condition.delay_ns + jitter_ns(draws, condition) + transmission_ns(condition, frame.size_bytes)
+    earliest_ns = frame.in_ns + passing_ns
     if wait_ns is not None and held(draws, condition):
         wait_ns += HOLD_NS
     latest_ns = None if wait_ns is None else earliest_ns + wait_ns
@@ -217,26 +221,6 @@ def _untimely(link: Link, frame: Frame, draws: Draws, wait_ns: int | None) -> It
         yield f"{_name(frame)} was due {frame.due_ns - latest_ns} ns after its condition says"
     if frame.sent_ns is not None and frame.sent_ns < frame.due_ns:
         yield f"{_name(frame)} left {frame.due_ns - frame.sent_ns} ns before it was due"
-
-
-def _longest_wait_ns(condition: Condition, largest_bytes: int) -> int | None:
-    """How long a frame may wait for its transmission: the frame under way, and what may stand in the queue.
-
-    None: a rate whose queue has no end.
-    """
-    if condition.rate_bit_s is None:
-        return 0
-    one_ns = _transmission_ns(condition, largest_bytes)
-    if condition.queue_packets is not None:
-        return (condition.queue_packets + 1) * one_ns
-    if condition.queue_bytes is not None:  # each frame's transmission is rounded up to a whole nanosecond
-        return one_ns + _transmission_ns(condition, condition.queue_bytes) + condition.queue_bytes
-    return condition.queue_ns
-
-
-def _transmission_ns(condition: Condition, size_bytes: int) -> int:
-    assert condition.rate_bit_s is not None
-    return -(-8_000_000_000 * size_bytes // condition.rate_bit_s)
 
 
 def _name(frame: Frame) -> str:

@@ -1,5 +1,9 @@
 """What the ledger says of one link: the metrics of RFC 7679, 7680, 3357 and 4737, counted frame by frame.
 
+What is counted ends when programs are told to stop: nobody is sure to receive what is under way then, so it is
+neither delivered nor lost, and in no metric. Nor is a frame that was dropped behind the first of these: of two
+that came in one after the other, the link would else count the one that it lost and not the one that it did not.
+
 A link's frames are sorted once; each metric is then a pass over them. Copies (made by `duplicate`) count for
 `duplicated` and for nothing else: a packet that arrived twice was delivered once (RFC 5560).
 """
@@ -34,15 +38,15 @@ _DROPPED = ("loss", "queue")
 
 
 class LinkFrames:
-    """The frames of one link. What the wire lost by itself ("unasked") is in none of its counts but `sent`."""
+    """The frames of one link until a moment. What the wire lost by itself ("unasked") is in `sent` alone."""
 
-    def __init__(self, frames: Iterable[Frame]) -> None:
-        self._frames = list(frames)
+    def __init__(self, frames: Iterable[Frame], until_ns: int | None = None) -> None:
+        self.frames = list(frames) if until_ns is None else _until(list(frames), until_ns)
 
     @cached_property
     def originals(self) -> list[Frame]:
         """Without copies, in the order in which they were sent into the link."""
-        return sorted((f for f in self._frames if not f.copy), key=lambda f: (f.in_ns, f.k))
+        return sorted((f for f in self.frames if not f.copy), key=lambda f: (f.in_ns, f.k))
 
     @cached_property
     def delivered(self) -> list[Frame]:
@@ -52,11 +56,11 @@ class LinkFrames:
     @property
     def unasked(self) -> int:
         """Frames, copies too, that the wire itself lost."""
-        return sum(f.cause == "unasked" for f in self._frames)
+        return sum(f.cause == "unasked" for f in self.frames)
 
     def lateness_p99_ns(self) -> int:
         """How long after they were due its frames left, at the 99th percentile; 0 if none left."""
-        late = sorted(f.sent_ns - f.due_ns for f in self._frames if f.sent_ns is not None and f.due_ns is not None)
+        late = sorted(f.sent_ns - f.due_ns for f in self.frames if f.sent_ns is not None and f.due_ns is not None)
         return int(quantile(late, 99)) if late else 0
 
     def samples(self, name: str) -> Samples:
@@ -79,7 +83,7 @@ class LinkFrames:
             case "queue_dropped":
                 return sum(f.cause == "queue" for f in self.originals)
             case "duplicated":
-                return sum(f.copy and f.cause is None for f in self._frames)
+                return sum(f.copy and f.cause is None for f in self.frames)
             case "reordered":
                 return self._reordered()
             case _:
@@ -116,9 +120,20 @@ class LinkFrames:
                 yield math.inf
 
 
-def by_link(ledger: Iterable[Frame]) -> dict[str, LinkFrames]:
-    """The whole ledger, one pass: link id -> its frames."""
+def _until(frames: list[Frame], until_ns: int) -> list[Frame]:
+    """Without those that were under way then or came in later, and those that were dropped behind them."""
+    beyond = [frame.in_ns for frame in frames if frame.sent_ns is not None and frame.sent_ns > until_ns]
+    first_ns = min(beyond, default=until_ns + 1)
+    return [
+        frame
+        for frame in frames
+        if (frame.in_ns < min(first_ns, until_ns + 1) if frame.sent_ns is None else frame.sent_ns <= until_ns)
+    ]
+
+
+def by_link(ledger: Iterable[Frame], until_ns: int | None = None) -> dict[str, LinkFrames]:
+    """The whole ledger, one pass: link id -> its frames until that moment."""
     lists: defaultdict[str, list[Frame]] = defaultdict(list)
     for frame in ledger:
         lists[frame.link].append(frame)
-    return {link: LinkFrames(frames) for link, frames in lists.items()}
+    return {link: LinkFrames(frames, until_ns) for link, frames in lists.items()}

@@ -84,6 +84,7 @@ class Records:
     proof: LinkProof = field(default_factory=LinkProof)
     started_ns: int = 0
     ended_ns: int = 0
+    stopping_ns: int | None = None  # when what still ran was told to stop; None: never, or not on record
     complete: bool = False  # the run came to its end and the last proof was taken
     error: str = ""
     skip: str = ""

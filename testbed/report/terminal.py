@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.conditions.condition import Condition
+from testbed.measure.link_metrics import by_link
 from testbed.measure.records import Judgement, ProgramRecord, Records
 from testbed.plan.types import CONGESTION, Interface, Link, Plan
 from testbed.scenario.units import format_ns, format_rate, format_ratio, format_size
@@ -132,11 +133,9 @@ def describe(condition: Condition) -> str:
 
 
 def _links(plan: Plan, records: Records) -> Table:
-    sent: dict[str, int] = {}
-    dropped: dict[str, int] = {}
-    for frame in records.ledger:
-        sent[frame.link] = sent.get(frame.link, 0) + (not frame.copy)
-        dropped[frame.link] = dropped.get(frame.link, 0) + (frame.cause is not None and not frame.copy)
+    crossed = by_link(records.ledger, records.stopping_ns)
+    sent = {id: sum(not f.copy for f in its.frames) for id, its in crossed.items()}
+    dropped = {id: sum(not f.copy and f.cause is not None for f in its.frames) for id, its in crossed.items()}
     table = _table(
         "link", "condition in force" if _in_force(records) else "condition asked for", "frames", "dropped"
     )

@@ -151,6 +151,7 @@ def good_run() -> Case:
         proof,
         START_NS - 10 * MS,
         START_NS + 900 * MS,
+        START_NS + 600 * MS,
         complete=True,
     )
     return Case(made, records)

@@ -144,6 +144,14 @@ def no_line_of_one_link(run: Case) -> None:
     run.records.ledger = [f for f in run.ledger if f.link != OUT]
 
 
+# ---------------------------------------------------------------- when the run was over
+
+
+@rejected("error", "servers were stopped before sensor-2.sensor had ended")
+def an_end_that_came_before_the_end(run: Case) -> None:
+    run.records.stopping_ns = (run.program("sensor-2").ended_ns or 0) - 1
+
+
 # ---------------------------------------------------------------- whose records these are
 
 

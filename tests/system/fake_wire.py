@@ -45,7 +45,9 @@ def answer(request):
     now = report()
     if do == "drain":
         links = {{link: {{k: v for k, v in c.items() if k != "condition"}} for link, c in now["links"].items()}}
-        return {{"drained": True, "pending": 0, "ledger_bytes": ledger.tell(), "links": links}}
+        return {{"over": True, "pending": 0, "ledger_bytes": ledger.tell(), "links": links}}
+    if do == "under_way":
+        return {{"frames": 0, "due_ns": 0}}
     return now
 
 def report():

@@ -90,7 +90,7 @@ def prove(evidence: dict[str, Any]) -> None:
     """The ledger, the wire's counts and the kernel's count of redirected frames are three views of one thing."""
     report, ledger = evidence["report"], evidence["ledger"]
     end = evidence["drain"]
-    assert (end["drained"], end["pending"], end["ledger_bytes"]) == (True, 0, evidence["ledger_bytes"])
+    assert (end["over"], end["pending"], end["ledger_bytes"]) == (True, 0, evidence["ledger_bytes"])
     assert {n for what, n in report["ring"].items() if what != "tx_busy"} == {0}, report["ring"]
     for host, counts in report["hosts"].items():
         assert counts == {"frames_in": evidence["matched"][host], "unknown": 0}
@@ -355,13 +355,18 @@ def test_after_its_ring_overflowed_the_link_works_again_and_loses_nothing(lab: E
 
 def test_what_does_not_leave_in_time_is_on_record_when_the_drain_is_over(lab: Experiment) -> None:
     evidence = lab("undrained", links={"a->b": {"delay_ns": 10_000 * MS}})
-    assert (evidence["first"]["drained"], evidence["first"]["pending"]) == (False, 20)
+    assert evidence["early"] == {"frames": 0, "due_ns": 0}
+    assert evidence["way"]["frames"] == 20
+    assert (evidence["asked_again"]["over"], evidence["asked_again"]["pending"]) == (False, 20)
+    assert evidence["shut"] == 7, "nothing is let in, and it is counted"
+    assert (evidence["first"]["over"], evidence["first"]["pending"]) == (True, 20)
     assert 300 * MS <= evidence["took"] < 3000 * MS
     assert evidence["report"]["links"][AB]["unasked"] == 20
     first, second = ([Frame(*fields) for fields in ledger] for ledger in evidence["ledgers"])
     assert [(f.k, f.cause) for f in first] == [(k, "unasked") for k in range(20)]
+    assert evidence["way"]["due_ns"] == max(f.due_ns or 0 for f in first)
     assert all(f.due_ns == f.in_ns + 10_000 * MS and f.sent_ns is None for f in first)
-    assert (evidence["second"]["drained"], evidence["second"]["pending"]) == (False, 5)
+    assert (evidence["second"]["over"], evidence["second"]["pending"]) == (True, 5)
     assert [f.k for f in second] == list(range(25))
     kinds = [answer["error"]["kind"] for answer in evidence["wrong"]]
     assert kinds == ["engine", "engine", "engine", "engine", "engine"]

@@ -218,9 +218,16 @@ class Lab:
         assert self.wire.stdout
         return dict(json.loads(self.wire.stdout.readline()))
 
+    def drain(self, for_s: float) -> dict[str, Any]:
+        """Until it is over, in one answer; what comes in is let in until then."""
+        end_ns = time.monotonic_ns() + int(for_s * 1e9)
+        answer = self.ask("drain", shut_ns=end_ns, deadline_ns=end_ns, wait_s=for_s + 1)
+        self.ask("resume")
+        return answer
+
     def evidence(self, **more: Any) -> dict[str, Any]:
         """Drain, report and the ledger of this moment."""
-        drain = self.ask("drain", for_s=3.0)["ok"]
+        drain = self.drain(3.0)["ok"]
         written = Path(self.ledger.name).read_bytes()
         matched = {h: self.hosts[h].matched() for h in self.ask("report")["ok"]["hosts"]}
         return {
@@ -444,7 +451,7 @@ def flooded(links: dict[str, dict[str, Any]], flood: int, count: int = 500) -> d
                 if number == 10_000:
                     os.kill(lab.ready["pid"], signal.SIGCONT)
                 sender.sendto(b"flood", (b.ip, 9))
-            lab.ask("drain", for_s=10.0)
+            lab.drain(10.0)
             receiver = Receiver(b.socket(socket.SOCK_DGRAM, 9000))
             send(sender, (b.ip, 9000), count, 100, 1000)
         evidence = lab.evidence()
@@ -459,19 +466,32 @@ def undrained(links: dict[str, dict[str, Any]]) -> dict[str, Any]:
         with lab.hosts["a"].socket(socket.SOCK_DGRAM) as sender:
             send(sender, to, 20, 100, 1000)
             begun = time.monotonic_ns()
-            first = lab.ask("drain", for_s=0.3)
+            way = lab.ask("under_way", before_ns=time.monotonic_ns())["ok"]
+            early = lab.ask("under_way", before_ns=begun - 10**10)["ok"]
+            shut_since = {"shut_ns": begun, "deadline_ns": begun + 10**12}
+            lab.ask("drain", **shut_since, wait_s=0)
+            send(sender, to, 7, 100, 1000, 20)  # after the moment from which nothing is let in
+            asked_again = lab.ask("drain", **shut_since, wait_s=0.1)["ok"]
+            shut = lab.ask("report")["ok"]["ring"]["after_end"]
+            lab.ask("resume")
+            begun = time.monotonic_ns()
+            first = lab.drain(0.3)
             took = time.monotonic_ns() - begun
             report = lab.ask("report")["ok"]
             ledgers = [decode(Path(lab.ledger.name).read_bytes())]
-            wrong = [lab.ask("dance"), lab.ask("drain"), lab.ask("drain", for_s="long")]
+            wrong = [lab.ask("dance"), lab.ask("drain"), lab.ask("drain", shut_ns=0, deadline_ns=0, wait_s="long")]
             assert lab.wire.stdin
             lab.wire.stdin.write(b"no request\n[]\n")
             lab.wire.stdin.flush()
             wrong += [lab._line(), lab._line()]
             send(sender, to, 5, 100, 1000, 20)
-            second = lab.ask("drain", for_s=0.1)
+            second = lab.drain(0.1)
         ledgers.append(decode(Path(lab.ledger.name).read_bytes()))
         return {
+            "way": way,
+            "early": early,
+            "asked_again": asked_again,
+            "shut": shut,
             "first": first["ok"],
             "took": took,
             "report": report,

@@ -103,7 +103,10 @@ def test_a_link_that_does_not_fit_the_hosts(change: dict[str, Any], said: str) -
 
 def test_how_long_a_frame_may_stay() -> None:
     asked = [link("a", "b", delay_ns=4_000_000_000, jitter_ns=10**9, jitter_distribution="normal"), link("b", "a")]
-    assert links.decide(1, asked, HOSTS).longest_stay_s == 8.1
+    assert links.decide(1, asked, HOSTS).longest_stay_s == 8.0
+    slow = link("b", "a", rate_bit_s=64_000, queue_packets=500)
+    assert links.decide(1, [asked[0], slow], HOSTS).longest_stay_s == pytest.approx(501 * 1514 * 8 / 64_000)
+    assert links.decide(1, [link("a", "b", rate_bit_s=1)], HOSTS).longest_stay_s == 3600, "a queue without end"
 
 
 # filters as tc shows them

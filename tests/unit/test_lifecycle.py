@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.lifecycle import Lifecycle, Signal, Start
+from testbed.lifecycle import LOOK_AT_LEAST_EVERY_NS, LOOK_EVERY_NS, Lifecycle, Look, Signal, Start
 from testbed.plan.types import Program, Ready
 
 S = 1_000_000_000
@@ -216,3 +216,86 @@ def test_a_run_that_is_over_is_not_late_by_being_looked_at_late() -> None:
     run.ended("h.quick", 0, 4 * S)
     run.step(5 * S + 1)
     assert run.over and run.fail == ""
+
+
+# what is under way at the end
+
+
+def ended_with_links(timeout_s: int = 120) -> Lifecycle:
+    """Its server is ready, its client has ended at 4, and there are links."""
+    programs = program("server", "serve"), program("client", after=(("server", "ready"),))
+    run = Lifecycle(programs, start_ns=0, timeout_ns=timeout_s * S, links=True)
+    run.step(0)
+    run.started("h.server", 0)
+    run.ready("h.server", 2)
+    run.step(3)
+    run.started("h.client", 3)
+    run.ended("h.client", 0, 4)
+    return run
+
+
+def test_a_serve_is_stopped_once_what_was_under_way_has_left() -> None:
+    run = ended_with_links()
+    assert run.step(5) == [Look(None)], "what is there now"
+    assert run.step(6) == [], "no second question before the answer"
+    run.under_way(7, 100, due_in_ns=2 * S, left_in_ns=60 * S, now_ns=7)
+    assert not run.stopping
+    assert run.step(7 + 2 * S - 1) == [], "nothing can have changed"
+    assert run.step(7 + 2 * S) == [Look(100)], "what was there then: what came in since is nobody's to wait for"
+    run.under_way(0, 100, 0, 58 * S, now_ns=3 * S)
+    assert run.step(3 * S + 1) == [Signal("h.server", "TERM")]
+    assert run.stopping_ns == 3 * S
+    run.ended("h.server", 0, 4 * S)
+    assert run.over and run.fail == ""
+
+
+def test_nothing_under_way_stops_it_at_once() -> None:
+    run = ended_with_links()
+    assert run.step(5) == [Look(None)]
+    run.under_way(0, 100, 0, 3 * S, now_ns=6)
+    assert run.step(7) == [Signal("h.server", "TERM")]
+
+
+def test_what_is_late_is_looked_at_often_and_a_long_wait_now_and_then() -> None:
+    run = ended_with_links()
+    run.step(5)
+    run.under_way(1, 100, due_in_ns=0, left_in_ns=3 * S, now_ns=10)
+    assert (run.step(9 + LOOK_EVERY_NS), run.step(10 + LOOK_EVERY_NS)) == ([], [Look(100)])
+    run.under_way(1, 100, due_in_ns=90 * S, left_in_ns=95 * S, now_ns=S)
+    later_ns = S + LOOK_AT_LEAST_EVERY_NS
+    assert (run.step(later_ns - 1), run.step(later_ns)) == ([], [Look(100)])
+
+
+def test_a_wire_that_never_lets_it_go_is_not_waited_for() -> None:
+    run = ended_with_links()
+    run.step(5)
+    run.under_way(1, 100, due_in_ns=0, left_in_ns=0, now_ns=9 * S)
+    assert run.step(9 * S) == [Signal("h.server", "TERM")]
+
+
+def test_the_time_that_links_take_is_not_the_runs() -> None:
+    run = ended_with_links(timeout_s=5)
+    run.step(5)
+    run.under_way(1, 100, 60 * S, 63 * S, now_ns=6)
+    assert run.step(50 * S) == [Look(100)]
+    run.under_way(0, 100, 0, 13 * S, now_ns=50 * S)
+    run.step(51 * S)
+    assert run.stopping and run.fail == ""
+
+
+def test_a_run_that_is_out_of_time_waits_for_nothing_under_way() -> None:
+    run = Lifecycle([program("endless", timeout_ns=999 * S)], start_ns=0, timeout_ns=5 * S, links=True)
+    run.step(0)
+    run.started("h.endless", 0)
+    assert run.step(5 * S + 1) == [Signal("h.endless", "TERM")]
+
+
+def test_a_serve_that_dies_while_the_last_packets_are_under_way_has_not_lived_to_the_end() -> None:
+    run = ended_with_links()
+    run.step(5)
+    run.under_way(1, 100, S, 4 * S, now_ns=6)
+    run.ended("h.server", 1, 7)
+    run.step(2 * S)
+    run.under_way(0, 100, 0, 2 * S, now_ns=2 * S)
+    assert run.step(2 * S + 1) == [] and run.over
+    assert not run.records["h.server"].stopped

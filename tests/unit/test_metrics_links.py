@@ -109,3 +109,52 @@ def test_the_counts_add_up(causes: list[str | None]) -> None:
     periods = frames.samples("loss_period").values
     assert sum(periods) == count["dropped"]  # type: ignore[arg-type]
     assert len(periods) == sum(key for key, _ in groupby(cause is not None for cause in causes))
+
+
+# ---------------------------------------------------------------- the end of the run
+
+
+def counted(until_ns: int | None, *frames: Frame) -> list[int]:
+    """Which frames of the list the metrics see."""
+    seen = LinkFrames(frames, until_ns).frames
+    return [number for number, one in enumerate(frames) if one in seen]
+
+
+END = 1500
+
+
+@pytest.mark.parametrize(
+    ("frames", "seen"),
+    [
+        ([frame(0, delay_ns=500)], [0]),
+        ([frame(0, delay_ns=501)], []),
+        ([frame(0), frame(5, delay_ns=0)], [0, 1]),
+        ([frame(0), frame(6)], [0]),
+        ([frame(0), frame(5, "loss"), frame(6, "loss")], [0, 1]),
+        ([frame(0), frame(1, "loss"), frame(2, delay_ns=900), frame(3, "loss"), frame(4, "queue")], [0, 1]),
+        ([frame(2, delay_ns=900), frame(3), frame(3, delay_ns=900, copy=True)], [1]),
+        ([frame(0), frame(1, "unasked"), frame(7, "unasked")], [0, 1]),
+    ],
+    ids=[
+        "left at the last moment",
+        "left after it",
+        "came in and left at the last moment",
+        "came in later",
+        "dropped before and after",
+        "dropped before and behind one that is under way",
+        "overtook one that is under way, and a copy that is",
+        "lost by the wire",
+    ],
+)
+def test_what_is_under_way_at_the_end_counts_nowhere(frames: list[Frame], seen: list[int]) -> None:
+    assert counted(END, *frames) == seen
+    assert counted(None, *frames) == list(range(len(frames))), "where no end is on record"
+
+
+def test_with_loss_the_end_favours_neither_those_that_are_lost_nor_the_others() -> None:
+    """Half of the frames are lost, and each is under way for a tenth of the run: the ratio stays one half."""
+    dice = random.Random(1)
+    frames = [frame(k, dice.choice([None, "loss"]), delay_ns=20_000) for k in range(2000)]
+    (ratio,) = LinkFrames(frames, 1000 + 100 * 1999).samples("loss_ratio").values
+    assert isinstance(ratio, Counts) and 1795 <= ratio.of <= 1805
+    assert abs(ratio.ratio - 0.5) < 0.04

@@ -27,7 +27,8 @@ class Machine:
         self.work_ns = 0  # what a turn costs
         self.arrivals = 0
         self.busy = 0  # so many sends find the port busy
-        self.last_frame_ns = self.written = self.ended = 0
+        self.last_frame_ns = self.read_until_ns = self.written = self.ended = 0
+        self.over_ns = 1 << 63
         self.left = 0
 
     # time and select
@@ -205,15 +206,15 @@ def test_a_busy_port_is_given_a_moment(machine: Machine) -> None:
     assert machine.seen[:3] == [("pause", 0.000_05)] * 3
 
 
-def drain(machine: Machine, deadline_ms: int) -> tuple[list[tuple[bool, int, int]], Drain]:
-    """A wish, and its answers: drained, frames left, how many milliseconds it took."""
+def drain(machine: Machine, deadline_ms: int, answer_ms: int = 10**6) -> tuple[list[tuple[bool, int, int]], Drain]:
+    """A wish, and its answers: over, frames left, how many milliseconds it took."""
     given: list[tuple[bool, int, int]] = []
     start = machine.now
 
-    def done(drained: bool, left: int) -> None:
-        given.append((drained, left, (machine.now - start) // MS))
+    def done(over: bool, left: int) -> None:
+        given.append((over, left, (machine.now - start) // MS))
 
-    return given, Drain(start + deadline_ms * MS, done)
+    return given, Drain(start + deadline_ms * MS, done, start + answer_ms * MS)
 
 
 def test_drained_means_nothing_pending_and_50_ms_of_silence(machine: Machine) -> None:
@@ -230,17 +231,40 @@ def test_after_its_time_what_is_pending_is_abandoned(machine: Machine) -> None:
     given, wish = drain(machine, 300)
     machine.due = [machine.now + 1000 * MS] * 3
     run(machine, lambda: bool(given), wish)
-    ((drained, left, took_ms),) = given
-    assert (drained, left, machine.ended, machine.due) == (False, 3, 1, [])
+    ((over, left, took_ms),) = given
+    assert (over, left, machine.ended, machine.due) == (True, 3, 1, [])
     assert 300 <= took_ms < 312
 
 
-def test_hosts_that_never_fall_silent_are_not_drained(machine: Machine) -> None:
-    given, wish = drain(machine, 300)
-
+def never_silent(machine: Machine, given: list[tuple[bool, int, int]]) -> Callable[[], bool]:
     def until() -> bool:
-        machine.last_frame_ns = machine.now
+        machine.last_frame_ns = machine.read_until_ns = machine.now
         return bool(given)
 
-    run(machine, until, wish)
-    assert given[0][:2] == (False, 0) and machine.ended == 1
+    return until
+
+
+def test_hosts_that_never_fall_silent_are_heard_until_the_time_is_over(machine: Machine) -> None:
+    given, wish = drain(machine, 300)
+    run(machine, never_silent(machine, given), wish)
+    assert given[0][:2] == (True, 0) and machine.ended == 1
+    assert given[0][2] >= 300
+
+
+def test_once_nothing_is_let_in_any_more_nobody_has_to_be_silent(machine: Machine) -> None:
+    given, wish = drain(machine, 10_000)
+    machine.due = [machine.now + 500 * MS]
+    machine.over_ns = machine.now + 200 * MS
+    run(machine, never_silent(machine, given), wish)
+    ((over, left, took_ms),) = given
+    assert (over, left, machine.ended) == (True, 0, 1)
+    assert 500 <= took_ms < 512, "what was let in before leaves when it is due"
+
+
+def test_who_waits_hears_now_and_then_that_it_is_not_over(machine: Machine) -> None:
+    given, wish = drain(machine, 60_000, answer_ms=500)
+    machine.due = [machine.now + 30_000 * MS] * 2
+    loop = run(machine, lambda: bool(given), wish)
+    ((over, left, took_ms),) = given
+    assert (over, left, machine.ended, loop.drain) == (False, 2, 0, None)
+    assert 500 <= took_ms < 512 and len(machine.due) == 2

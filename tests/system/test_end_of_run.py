@@ -1,0 +1,118 @@
+"""How a run ends for its links: what was sent before arrives while servers live, however long a link takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command import ENGINES, said, start, testbed
+
+SEND = (
+    "import socket, sys; s = socket.socket(2, 2); [s.sendto(bytes(1000), (sys.argv[1], 9000)) for _ in range(100)]"
+)
+CHAT = """import socket, sys
+s = socket.socket(2, 2); s.bind(('', 9000))
+if sys.argv[1:]:
+    for _ in range(20):
+        s.sendto(b'x', (sys.argv[1], 9000))
+while True:
+    data, peer = s.recvfrom(9)
+    s.sendto(data, peer)
+"""
+HEAD = "testbed: 1\nabout: The end of a run.\n"
+UNDER_WAY = f"""{HEAD}
+hosts:
+  c: {{serve: datagram echo --port 9000}}
+  r: {{run: [python3, -c, "{SEND}", c]}}
+links: {{r -> c: {{delay: 200 ms}}}}
+expect:
+  - c.received == r->c.delivered
+  - c.received == 100
+  - r->c.sent == 100
+"""
+ANSWERED = UNDER_WAY.replace("links: {r -> c: {delay: 200 ms}}", "links: {c <-> r: {delay: 200 ms}}").replace(
+    "  - r->c.sent == 100\n", "  - c->r.sent == 0\n  - c->r.dropped == 0\n"
+)
+SLOW = f"""{HEAD}
+hosts:
+  c: {{serve: datagram echo --port 9000}}
+  r: {{run: [python3, -c, "{SEND}", c]}}
+links: {{r -> c: {{rate: RATE, queue: 100 packets}}}}
+expect: [c.received == 100, r->c.delivered >= 100, r->c.dropped == 0]
+"""
+FOR_EVER = f"""{HEAD}
+hosts:
+  a: {{serve: [python3, -c, {json.dumps(CHAT)}]}}
+  b: {{serve: [python3, -c, {json.dumps(CHAT)}, a], after: a, ready: {{listens: udp 9000}}}}
+  r: {{run: sleep 1}}
+links: {{a <-> b: {{delay: 300 ms}}}}
+expect:
+  - a->b.sent == a->b.delivered
+  - b->a.sent == b->a.delivered
+  - a->b.delivered >= 20
+  - sum of a->b.dropped == 0
+"""
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    request.getfixturevalue("namespaces_work" if request.param == "namespaces" else "docker_daemon")
+    return str(request.param)
+
+
+def ran(text: str, engine: str, where: Path) -> tuple[str, str, dict[str, object]]:
+    """The outcome, all that was said, and what is on record of the run."""
+    (where / "end.yaml").write_text(text)
+    done = testbed("run", where / "end.yaml", "--engine", engine, "--results", where)
+    latest = where / "end" / "latest"
+    assert (latest / "verdicts.json").exists(), said(done)
+    run = json.loads((latest / "run.json").read_text())
+    return json.loads((latest / "verdicts.json").read_text())["outcome"], said(done), run
+
+
+@pytest.mark.parametrize("text", [UNDER_WAY, ANSWERED], ids=["to the server", "and back"])
+def test_what_is_under_way_when_the_last_run_ends_finds_servers_alive(
+    engine: str, text: str, tmp_path: Path
+) -> None:
+    outcome, shown, _ = ran(text, engine, tmp_path)
+    assert outcome == "pass", shown
+
+
+def test_servers_that_talk_for_ever_prolong_nothing_and_lose_nothing(engine: str, tmp_path: Path) -> None:
+    outcome, shown, run = ran(FOR_EVER, engine, tmp_path)
+    assert outcome == "pass", shown
+    ended_ns, stopping_ns = run["programs"]["r.r"]["ended_ns"], run["stopping_ns"]  # type: ignore[index]
+    ledger = (tmp_path / "end" / "latest" / "ledger.jsonl").read_text()
+    frames = [json.loads(line) for line in ledger.splitlines()]
+    before, later = ([f for f in frames if (f["in_ns"] <= ended_ns) is early] for early in (True, False))
+    assert all(f["sent_ns"] <= stopping_ns for f in before)
+    assert any(f["sent_ns"] > stopping_ns for f in later), "they were not waited for"
+    assert stopping_ns - ended_ns < 20e9  # type: ignore[operator]
+
+
+def test_a_link_that_takes_longer_than_patience_gets_its_time_and_says_so(engine: str, tmp_path: Path) -> None:
+    outcome, shown, run = ran(SLOW.replace("RATE", "160 kbit/s"), engine, tmp_path)  # 104,200 bytes: 5.2 s
+    assert outcome == "pass", shown
+    assert re.search(r"frames under way: \d+, the last one leaves in [345]\.\d s", shown), shown
+    assert run["stopping_ns"] - run["programs"]["r.r"]["ended_ns"] >= 4.5e9  # type: ignore[index,operator]
+
+
+def test_who_does_not_want_to_wait_for_a_slow_link_can_leave(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "end.yaml").write_text(SLOW.replace("RATE", "8 kbit/s"))  # 104 s
+    begun = time.monotonic()
+    process = start("run", tmp_path / "end.yaml", "--engine", engine, "--results", tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "under way" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert time.monotonic() - begun < 90
+    run = json.loads((tmp_path / "end" / "latest" / "run.json").read_text())
+    assert run["error"] == "interrupted by SIGINT", run["error"]
