@@ -16,6 +16,7 @@ from typing import Any
 
 from testbed import __version__
 from testbed.agent.client import AgentClient
+from testbed.agent.crossing import told
 from testbed.conditions.fate import FATE_VERSION
 from testbed.engines.api import AddressTaken, Engine
 from testbed.errors import CapabilityError, EngineError, HostError, TestbedError
@@ -163,6 +164,8 @@ class _Job:
         before_ns = time.monotonic_ns()
         hello = agent.hello()
         self.shift_ns = _shift(before_ns, hello.get("monotonic_ns", before_ns), time.monotonic_ns())
+        if hello.get("firewall"):
+            say(f"the machine's firewall sees what hosts send to each other, because {told(hello['firewall'])}")
         agent.prepare_wires(self.plan, self.runner.wires)
         self._up(engine, agent)
         described = engine.describe() | {"agent": hello}

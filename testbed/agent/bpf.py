@@ -24,6 +24,7 @@ JA, JEQ, JGT, JGE, JSET, RET = 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
 PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 
 PACKET_HOST, PACKET_OTHERHOST = 0, 3  # of a frame on its way out: our own, and one that the wire gave back
+PACKET_OUTGOING = 4  # for packet sockets: one that leaves
 MATCH, NO_MATCH = 0xFFFFFFFF, 0
 SHOT = 2  # TC_ACT_SHOT, what a direct-action filter returns to drop
 MAX_INSTRUCTIONS = 2000  # `tc` 6.1 builds its message in 16 KiB, at 8 bytes an instruction
@@ -32,6 +33,8 @@ _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _IGMP, _ICMPV6, _HOP_BY_HOP = 2, 58, 0
 _NEIGHBOUR_FIRST, _NEIGHBOUR_LAST = 133, 137  # router and neighbour discovery, redirect
 _MLD = (130, 131, 132, 143)
+_FRAGMENT, _IS_FRAGMENT = 44, 0x3FFF  # the next header of IPv6; offset and "more follow" of IPv4
+_FOR_BRIDGES = 0x0180C200  # 01:80:c2:00:00:00 to 0f: no bridge forwards these (IEEE 802.1D, 7.12.6)
 
 DROP_ALL: Program = (Instruction(RET, 0, 0, SHOT),)
 
@@ -102,7 +105,7 @@ def to_the_wire(macs: Iterable[str]) -> Program:
     code.label("pass")
     code.give(NO_MATCH)
     code.label("unicast")
-    _one_of(code, macs)
+    _one_of(code, macs, 0)
     program = code.program()
     if len(program) > MAX_INSTRUCTIONS:
         raise ValueError(f"{len(program)} instructions do not fit into one filter, which takes {MAX_INSTRUCTIONS}")
@@ -111,16 +114,89 @@ def to_the_wire(macs: Iterable[str]) -> Program:
 
 def from_source(mac: str) -> Program:
     """Match the frames with that source address, which the wire gives back to the host it read them from."""
-    high, low = _halves(mac)
     code = _Assembler()
-    code.load(LD_HALF, 6)
-    code.jump(JEQ, high, no="pass")
-    code.load(LD_WORD, 8)
-    code.jump(JEQ, low, no="pass")
+    _source(code, mac)
     code.give(MATCH)
     code.label("pass")
     code.give(NO_MATCH)
     return code.program()
+
+
+def leaving_to(macs: Iterable[str], own: str) -> Program:
+    """For a packet socket: match what leaves from `own` to one of `macs`, fragments left out."""
+    code = _Assembler()
+    code.load(LD_BYTE, PACKET_TYPE)
+    code.jump(JEQ, PACKET_OUTGOING, no="pass")
+    _whole(code)
+    _source(code, own)
+    code.skip_to("unicast")
+    code.label("pass")
+    code.give(NO_MATCH)
+    code.label("unicast")
+    _one_of(code, macs, 0)
+    return code.program()
+
+
+def leaving_to_all(own: str) -> Program:
+    """For a packet socket: match what leaves from `own` to a group that bridges forward to, fragments left out."""
+    code = _Assembler()
+    code.load(LD_BYTE, PACKET_TYPE)
+    code.jump(JEQ, PACKET_OUTGOING, no="pass")
+    code.load(LD_BYTE, 0)
+    code.jump(JSET, 1, no="pass")
+    _forwarded(code)
+    _whole(code)
+    _source(code, own)
+    code.give(MATCH)
+    code.label("pass")
+    code.give(NO_MATCH)
+    return code.program()
+
+
+def arriving_from(macs: Iterable[str]) -> Program:
+    """For a packet socket: match what arrives from `macs` for this host or a group, as those above count it."""
+    code = _Assembler()
+    code.load(LD_BYTE, PACKET_TYPE)
+    code.jump(JGE, PACKET_OTHERHOST, yes="pass")
+    _forwarded(code)
+    _whole(code)
+    code.skip_to("source")
+    code.label("pass")
+    code.give(NO_MATCH)
+    code.label("source")
+    _one_of(code, macs, 6)
+    return code.program()
+
+
+def _source(code: _Assembler, mac: str) -> None:
+    """Fall through for what comes from that address, else on to "pass"."""
+    high, low = _halves(mac)
+    code.load(LD_HALF, 6)
+    code.jump(JEQ, high, no="pass")
+    code.load(LD_WORD, 8)
+    code.jump(JEQ, low, no="pass")
+
+
+def _whole(code: _Assembler) -> None:
+    """Fall through for what is no fragment, else on to "pass"."""
+    code.load(LD_HALF, 12)
+    code.jump(JEQ, _IPV4, no="no ipv4")
+    code.load(LD_HALF, 20)
+    code.jump(JSET, _IS_FRAGMENT, yes="pass", no="whole")
+    code.label("no ipv4")
+    code.jump(JEQ, _IPV6, no="whole")
+    code.load(LD_BYTE, 20)
+    code.jump(JEQ, _FRAGMENT, yes="pass")
+    code.label("whole")
+
+
+def _forwarded(code: _Assembler) -> None:
+    """Fall through for an address that bridges forward to, else on to "pass"."""
+    code.load(LD_WORD, 0)
+    code.jump(JEQ, _FOR_BRIDGES, no="forwarded")
+    code.load(LD_HALF, 4)
+    code.jump(JGE, 0x10, no="pass")
+    code.label("forwarded")
 
 
 def _group(code: _Assembler) -> None:
@@ -140,18 +216,21 @@ def _group(code: _Assembler) -> None:
         code.jump(JEQ, kind, yes="pass")
 
 
-def _one_of(code: _Assembler, macs: Iterable[str]) -> None:
-    """Compare the first two bytes once for all the addresses that share them, then the other four in turn."""
+def _one_of(code: _Assembler, macs: Iterable[str], at: int) -> None:
+    """Match one of these at that place of the frame, else nothing.
+
+    The first two bytes are compared once for all the addresses that share them, then the other four in turn.
+    """
     by_high: dict[int, list[int]] = {}
     for high, low in sorted({_halves(mac) for mac in macs}):
         by_high.setdefault(high, []).append(low)
     for high, lows in by_high.items():
         after = f"after {high}"
-        code.load(LD_HALF, 0)
+        code.load(LD_HALF, at)
         code.jump(JEQ, high, yes=f"in {high}")
         code.skip_to(after)
         code.label(f"in {high}")
-        code.load(LD_WORD, 2)
+        code.load(LD_WORD, at + 2)
         for low in lows:
             code.jump(JEQ, low, no=f"not {high} {low}")
             code.give(MATCH)

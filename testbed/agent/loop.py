@@ -18,7 +18,7 @@ from typing import Any
 
 import testbed
 from testbed import linux
-from testbed.agent import baseline, counters, filters, links, namespaces, passage, processes, sockets
+from testbed.agent import baseline, counters, crossing, filters, links, namespaces, passage, processes, sockets
 from testbed.agent.canary import Canary
 from testbed.agent.cpu_wait import CpuWait
 from testbed.agent.host import Host
@@ -43,6 +43,7 @@ class Agent:
         self.canary, self.cpu_wait = Canary(), CpuWait({})
         self.run_goes_on = False
         self._doors: list[str] = []
+        self._crossing: crossing.Crossing | None = None
 
     def operations(self) -> dict[str, Callable[[Json], Json]]:
         return {
@@ -71,6 +72,7 @@ class Agent:
             "python": platform.python_version(),
             "capabilities": _capabilities(),
             "scheduler": "fifo" if _may_have_fifo() else "other",
+            "firewall": crossing.switches(),
         }
 
     def door(self, request: Json) -> Json:
@@ -100,6 +102,7 @@ class Agent:
 
     def _forget_hosts(self) -> list[str]:
         troubles = self.links.undo()
+        self._count_crossings(False)
         for host in self.hosts.values():
             host.close()
         self.hosts.clear()
@@ -108,8 +111,15 @@ class Agent:
     def set_conditions(self, request: Json) -> Json:
         wanted = links.decide(request["seed"], request["links"], self.hosts)
         answer = self.links.set(wanted, self.hosts)
+        self._count_crossings(bool(crossing.switches()))
         self.canary, self.cpu_wait, self.run_goes_on = Canary(), CpuWait(self.hosts), True
         return answer
+
+    def _count_crossings(self, wanted: bool) -> None:
+        """Begin anew, or no longer."""
+        if self._crossing is not None:
+            self._crossing.close()
+        self._crossing = crossing.Crossing(self.hosts.values(), self._doors) if wanted else None
 
     def lookup(self, request: Json) -> Json:
         host = self._host(request["host"])
@@ -142,7 +152,11 @@ class Agent:
     def check(self, _: Json) -> Json:
         self.run_goes_on = False
         late = {"canary_p99_ns": self.canary.late.p99_ns(), "cpu_wait_p99_ns": self.cpu_wait.p99_ns()}
-        return {**self.links.check(), **late}
+        found = self.links.check()
+        if self._crossing is not None:
+            found["problems"] = [*found["problems"], *self._crossing.problems()]
+            found["crossings"] = {network: vars(count) for network, count in self._crossing.counts.items()}
+        return {**found, **late}
 
     def ledger(self, request: Json) -> Json:
         piece, following = self.links.ledger(request["offset"])

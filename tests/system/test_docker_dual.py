@@ -11,7 +11,6 @@ import pytest
 from testbed.engines.api import AddressTaken
 from testbed.engines.docker import DockerEngine
 from testbed.engines.docker_client import api_closed, connect
-from testbed.errors import ConditionError
 from testbed.plan import plan
 from testbed.scenario import parse
 from tests.docker_daemon import on_its_machine
@@ -64,25 +63,6 @@ def test_a_host_cannot_be_reached_from_the_machine_by_ipv6(up: Lab) -> None:
     assert reached.stdout.strip() == "False"
     assert up.run("b", "python3", "-ISc", TRY, ip6, "7121").out.strip() == "True", "the control"
     assert server.wait(10)
-
-
-def test_a_firewall_that_drops_ipv6_between_hosts_is_found_before_any_program_runs(docker_daemon: str) -> None:
-    switch = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
-    if "testbed-dockerd-" not in docker_daemon:
-        pytest.skip("the daemon is not a private one: its machine's firewall is left alone")
-    before = on_its_machine(docker_daemon, ["cat", switch])
-    if before.returncode != 0:
-        pytest.skip("no br_netfilter on this machine: no firewall sees what a bridge forwards")
-    on_its_machine(docker_daemon, ["sh", "-c", f"echo 1 > {switch}"], check=True)
-    on_its_machine(docker_daemon, ["ip6tables", "-P", "FORWARD", "DROP"], check=True)
-    planned = plan(parse(TEXT, "dual.yaml"), 1, frozenset({"198.18.0.0/24", "2001:2::/64"}))
-    try:
-        said = "from a to b over lan: nothing arrives"
-        with pytest.raises(ConditionError, match=said), lab(docker_daemon, planned):
-            pass
-    finally:
-        on_its_machine(docker_daemon, ["ip6tables", "-P", "FORWARD", "ACCEPT"], check=True)
-        on_its_machine(docker_daemon, ["sh", "-c", f"echo {before.stdout.strip()} > {switch}"], check=True)
 
 
 def test_an_ipv6_subnet_in_use_is_named(docker_daemon: str) -> None:
