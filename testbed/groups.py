@@ -14,8 +14,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 CONTROLLERS = ("memory", "pids")
+# Of version 1: Java believes in a limit of memory only where it sees groups of these as well. They limit nothing.
+BESIDE = ("cpu", "cpuacct", "cpuset")
+CPUSET = ("cpuset.cpus", "cpuset.mems")  # empty in a new group of version 1, which then takes no process
 OF_LAB, OF_HOST = "testbed-lab-", "host-"  # a host may be called like one of the kernel's files
 GONE_WITHIN_S, LOOK_S = 2.0, 0.001  # a process that has just ended may hold its group for a moment
 
@@ -24,21 +28,29 @@ class NoGroups(Exception):
     """Why there are none to be had here."""
 
 
-def own(cgroup: str, mountinfo: str) -> dict[str, tuple[str, int]]:
+class Place(NamedTuple):
+    """A directory of groups: of version 2, or of these controllers of version 1."""
+
+    directory: str
+    version: int
+    controllers: tuple[str, ...]
+
+
+def own(cgroup: str, mountinfo: str, controllers: Sequence[str] = CONTROLLERS) -> dict[str, tuple[str, int]]:
     """Controller -> (directory of a process's own group, version), from /proc/PID/cgroup and our mountinfo. Pure.
 
     A controller that version 1 does not have is sought in version 2, whether it is there or not.
     """
     paths = {}
     for line in cgroup.splitlines():
-        _, controllers, path = line.split(":", 2)
-        paths.update(dict.fromkeys(controllers.split(","), path))
+        _, names, path = line.split(":", 2)
+        paths.update(dict.fromkeys(names.split(","), path))
     found: dict[str, tuple[str, int]] = {}
     for line in mountinfo.splitlines():
         words, _, kind = line.partition(" - ")
         root, point = words.split()[3:5]
         options = kind.split()[2].split(",")
-        for controller in CONTROLLERS:
+        for controller in controllers:
             version = 1 if kind.startswith("cgroup ") and controller in options else 2
             if version == 2 and (controller in found or not kind.startswith("cgroup2 ")):
                 continue
@@ -52,31 +64,38 @@ def own(cgroup: str, mountinfo: str) -> dict[str, tuple[str, int]]:
 class LabGroups:
     """The groups of one lab: made in the launcher, filled by the builder, gone with the lab."""
 
-    def __init__(self, places: Sequence[tuple[str, int]], why_not: str = "") -> None:
-        self._places = places  # (directory of the lab's group, version): one for both controllers, or one for each
+    def __init__(self, places: Sequence[Place], why_not: str = "") -> None:
+        self._places = places  # the directories of the lab's groups: one for all controllers, or several
         self.why_not = why_not  # why there are none, and then nothing is limited by them
 
     def add(self, host: str, limits: Mapping[str, int]) -> None:
         """A group for a host. `limits`: controller -> bytes of memory, number of processes. Raises OSError."""
-        for directory, version in self._places:
+        for directory, version, _ in self._places:
             group = Path(directory, OF_HOST + host)
-            group.mkdir()
+            _new(group, version)
             for name, limit in _files(version, limits):
                 if (group / name).exists():  # not every kernel counts what is swapped out
                     (group / name).write_text(str(limit))
+
+    def views(self, host: str) -> tuple[tuple[str, str], ...]:
+        """What a host is shown of its own groups: (directory, where below /sys/fs/cgroup)."""
+        return tuple(
+            (str(Path(directory, OF_HOST + host)), ",".join(controllers) if version == 1 else "")
+            for directory, version, controllers in self._places
+        )
 
     def enter(self, host: str, pid: int = 0) -> None:
         """This process, or that one, becomes one of the host's. Raises OSError.
 
         It takes 10 ms and more, for the kernel waits until no processor can be looking; less soon after another.
         """
-        for directory, _ in self._places:
+        for directory, *_ in self._places:
             Path(directory, OF_HOST + host, "cgroup.procs").write_text(f"{pid}")
 
     def remove(self) -> None:
         """When all processes are gone. Raises OSError for what stays, the rest having gone."""
         problems = []
-        for directory, _ in self._places:
+        for directory, *_ in self._places:
             try:
                 _remove(directory, GONE_WITHIN_S)
             except OSError as problem:
@@ -90,13 +109,18 @@ def make(lab: str) -> LabGroups:
 
     They are locked as long as this process or one that it forks lives. What dead labs left beside is removed.
     """
-    made: list[tuple[str, int]] = []
+    made: list[Place] = []
     try:
-        for parent, version in parents():
+        for parent, version, controllers in parents():
             sweep(parent)
             group = f"{parent}/{OF_LAB}{lab.removeprefix('lab-')}"
-            _lock(group)
-            made.append((group, version))
+            try:
+                _lock(group, version)
+            except OSError:
+                if set(controllers) & set(CONTROLLERS):
+                    raise
+                continue
+            made.append(Place(group, version, controllers))
             if version == 2:
                 Path(group, "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
     except NoGroups as problem:
@@ -137,7 +161,7 @@ def dead(parent: str) -> Iterator[str]:
 def leftovers() -> list[str]:
     """Remove what dead labs left where this process would make its own, and say what that was."""
     try:
-        return [gone for parent, _ in parents() for gone in sweep(parent)]
+        return [gone for parent, *_ in parents() for gone in sweep(parent)]
     except NoGroups:
         return []
 
@@ -168,16 +192,19 @@ def _files(version: int, limits: Mapping[str, int]) -> Iterator[tuple[str, int]]
         yield "pids.max", limits["pids"]
 
 
-def parents() -> list[tuple[str, int]]:
-    """Where a lab's groups can be made: (directory, version), one for both controllers or one for each.
-
-    Raises NoGroups.
-    """
-    mine = own(_text("/proc/self/cgroup"), _text("/proc/self/mountinfo"))
-    if set(mine) != set(CONTROLLERS):
+def parents() -> list[Place]:
+    """Where a lab's groups can be made: one place for all controllers, or several. Raises NoGroups."""
+    mine = own(_text("/proc/self/cgroup"), _text("/proc/self/mountinfo"), (*CONTROLLERS, *BESIDE))
+    if not set(CONTROLLERS) <= set(mine):
         raise NoGroups("no control groups are mounted here")
-    places = dict.fromkeys(mine[controller] for controller in CONTROLLERS)
-    return [(_parent(directory) if version == 2 else directory, version) for directory, version in places]
+    places: dict[tuple[str, int], list[str]] = {}
+    for controller in (*CONTROLLERS, *BESIDE):
+        if controller in CONTROLLERS or mine.get(controller, ("", 0))[1] == 1:
+            places.setdefault(mine[controller], []).append(controller)
+    return [
+        Place(_parent(directory) if version == 2 else directory, version, tuple(controllers))
+        for (directory, version), controllers in places.items()
+    ]
 
 
 def _parent(directory: str) -> str:
@@ -194,16 +221,23 @@ def _parent(directory: str) -> str:
     raise NoGroups(f"no control group from {directory} upwards gives its children {' and '.join(CONTROLLERS)}")
 
 
-def _lock(group: str) -> None:
+def _lock(group: str, version: int) -> None:
     """Make the group and hold it; again if a sweep of somebody else came in between. Raises OSError."""
     while True:
-        Path(group).mkdir()
+        _new(Path(group), version)
         with suppress(FileNotFoundError):
             descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if Path(group).exists():
                 return
             os.close(descriptor)
+
+
+def _new(group: Path, version: int) -> None:
+    """Make a group; with the processors and the nodes of the one above, where it has to say so. Raises OSError."""
+    group.mkdir()
+    for name in CPUSET if version == 1 and (group / CPUSET[0]).exists() else ():
+        (group / name).write_text((group.parent / name).read_text())
 
 
 def _remove(group: str, within_s: float) -> None:

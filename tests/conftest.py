@@ -79,7 +79,7 @@ def namespace_mounts() -> set[str]:
 def dead_groups() -> set[str]:
     """Control groups of labs that have ended, where this process would make its own."""
     with suppress(groups.NoGroups):
-        return {group for parent, _ in groups.parents() for group in groups.dead(parent)}
+        return {group for parent, *_ in groups.parents() for group in groups.dead(parent)}
     return set()
 
 

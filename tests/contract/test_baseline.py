@@ -22,6 +22,7 @@ from testbed.engines.directories import WRITABLE
 from testbed.limits import FILES_BYTES, OOM_SCORE_ADJ, OPEN_FILES
 from testbed.linux import CAPABILITIES
 from testbed.plan.types import Host
+from tests.conftest import missing
 from tests.contract.labs import Lab, MakeEngine, lab
 
 TEXT = """
@@ -37,7 +38,7 @@ hosts:
 links: {a <-> b: {delay: 1 ms}, b <-> c: {delay: 1 ms}}
 """
 HOSTS = ("a", "b", "c")
-SCRIPTS = ("look.py", "attack.py")
+SCRIPTS = ("look.py", "attack.py", "limits_seen.py")
 # Network is unreachable; of IPv6, Cannot assign requested address (no route has one to give) or not supported.
 NO_WAY = (b"[Errno 101]", b"[Errno 99]", b"[Errno 97]")
 # Beside the directories of WRITABLE, what can be written of the kernel's own, none of it a place for files.
@@ -153,6 +154,17 @@ def test_what_a_process_may_use_up_is_limited(seen: Any, host: str) -> None:
     soft, hard = seen[host]["open_files"]
     assert 1024 <= soft == hard <= OPEN_FILES
     assert seen[host]["core"] == [0, 0] and seen[host]["oom_score_adj"] == OOM_SCORE_ADJ
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_host_sees_its_own_limits_and_can_change_none(up: Lab, host: str) -> None:
+    """Or a runtime that sizes itself by them would take the machine's memory for its own."""
+    if why := up.engine.describe().get("no_control_groups"):
+        missing("cgroups", why)
+    seen = run(up, host, "limits_seen.py")
+    assert seen["own"] == seen["usual"] == {"memory": limits.MEMORY_BYTES, "pids": limits.PROCESSES}
+    assert seen["below"] == [], "the groups of others"
+    assert seen["changed"] == []
 
 
 def test_more_than_is_collected_is_refused_however_little_of_it_is_there(

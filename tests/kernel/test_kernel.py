@@ -26,6 +26,11 @@ from tests.system import namespaces_life
 
 CONTROL = Path(__file__).with_name("udp-loss-gently.yaml")
 CONGESTION = ROOT / "tests/contract/congestion.yaml"
+# For an ordinary user root's files are nobody's in there, and mount(8), which is setuid, would become that.
+VERSION_2 = (
+    "setpriv --no-new-privs mount -t cgroup2 none /sys/fs/cgroup && "
+    "echo +memory +pids > /sys/fs/cgroup/cgroup.subtree_control"
+)
 NEEDS_SCTP = [
     path for path in scenarios_in(ROOT / "scenarios") if "sctp" in parse(path.read_text(), path.name).requires
 ]
@@ -130,13 +135,28 @@ def test_control_groups_of_version_2_limit_a_host_too(check: Callable[[], None])
             f"from {module} import {name} as check, groups; groups.parents(); check(); print('checked')",
         ]
     )
-    groups = "/sys/fs/cgroup"
-    # For an ordinary user root's files are nobody's in there, and mount(8), which is setuid, would become that.
-    mount = f"setpriv --no-new-privs mount -t cgroup2 none {groups}"
-    give = f"{mount} && echo +memory +pids > {groups}/cgroup.subtree_control"
-    ran = under_uml("sh", "-c", f"{give} && {python} && ls {groups}")
+    ran = under_uml("sh", "-c", f"{VERSION_2} && {python} && ls /sys/fs/cgroup")
     assert "checked\n" in ran.output and "memory.stat" in ran.output, str(ran)
     assert "testbed-lab" not in ran.output, str(ran)
+
+
+# As systemd gives a user groups: a directory of his own, and his session in one below it.
+DELEGATED = (
+    "cd /sys/fs/cgroup && mkdir -p u/session && echo +memory +pids > u/cgroup.subtree_control && "
+    "chown -R {uid} u && echo $$ > u/session/cgroup.procs && cd - && mkdir -m 777 -p /run/tmp"
+)
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_and_show_them_to_it(who: str) -> None:
+    user = ordinary_user() if who == "user" else []
+    words = shlex.join([*user, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs"])
+    give = f"{VERSION_2} && {DELEGATED.format(uid=user[2])}" if user else VERSION_2
+    asked = "namespaces and (own_limits or can_write or java_knows or node_knows)"
+    tests = "tests/contract/test_baseline.py tests/contract/test_runtimes.py"
+    ran = under_uml("sh", "-c", f"{give} && {words} {tests} -k '{asked}'")
+    assert ran.status == 0, str(ran)
+    assert "no cgroups" not in ran.output and " passed" in ran.output, str(ran)
 
 
 @pytest.mark.parametrize("inherited", ["cubic", "reno", "bbr"])

@@ -106,7 +106,7 @@ def groups_of(lab: str) -> list[str]:
     """The control groups of a lab, where this user can have any."""
     found: list[str] = []
     with suppress(groups.NoGroups):
-        for parent, _ in groups.parents():
+        for parent, *_ in groups.parents():
             place = Path(parent, f"{groups.OF_LAB}{lab.removeprefix('lab-')}")
             with suppress(FileNotFoundError):  # it may go at any moment
                 inside = [path for path in place.iterdir() if path.name.startswith("host-")]

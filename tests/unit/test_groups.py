@@ -79,7 +79,8 @@ def test_the_limits_of_a_host_are_written_where_the_kernel_has_them(
             (path / name).touch()
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    groups.LabGroups([(str(tmp_path), version)]).add("tasks", {"memory": 5, "pids": 7})
+    place = groups.Place(str(tmp_path), version, groups.CONTROLLERS)
+    groups.LabGroups([place]).add("tasks", {"memory": 5, "pids": 7})
     made = {path.name: path.read_text() for path in (tmp_path / "host-tasks").iterdir()}
     assert made == written
 

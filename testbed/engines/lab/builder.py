@@ -99,7 +99,8 @@ class Builder:
         starting: list[tuple[str, int]] = []
         for host in request["hosts"]:
             mounts = tuple((volumes[name], path) for name, path in host["volumes"])
-            files = rootfs.HostFiles(host["name"], host["hosts_file"], mounts)
+            views = self._groups.views(host["name"])
+            files = rootfs.HostFiles(host["name"], host["hosts_file"], mounts, views)
             starting.append((host["name"], self._fork_host(files, tuple(host["capabilities"]))))
             if len(starting) == AT_ONCE:
                 _await_exec(*starting.pop(0))
@@ -220,6 +221,8 @@ class Builder:
     def _be_in_host(self, host: Host, request: dict[str, Any], descriptors: list[int], report: int) -> None:
         if request["action"] == "exec":  # what carries files is ours, and has to work when the host is full
             self._groups.enter(request["host"])
+            if not self._groups.why_not:
+                linux.unshare(linux.CLONE_NEWCGROUP)  # its own groups are all that it sees in /proc/self/cgroup
         guest.enter(host.descriptor)
         guest.take_streams(descriptors, keep=report)
         os.write(report, b"%d\n" % time.monotonic_ns())

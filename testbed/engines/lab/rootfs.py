@@ -42,11 +42,12 @@ SHARED_ETC = {
 
 @dataclass(frozen=True)
 class HostFiles:
-    """What is a host's own: the content of /etc/hosts, and where which volume is mounted."""
+    """What is a host's own: the content of /etc/hosts, where which volume is mounted, its control groups."""
 
     name: str
     hosts: str
     volumes: tuple[tuple[str, str], ...] = ()  # (directory in the lab, path in the host)
+    groups: tuple[tuple[str, str], ...] = ()  # its control groups: (directory, where below /sys/fs/cgroup)
 
 
 @dataclass
@@ -124,6 +125,7 @@ def build_root(userland: Userland, host: HostFiles) -> None:
         linux.mount(source, root + path, None, linux.MS_BIND | linux.MS_REC)
     _own_etc(userland, host, root)
     _mount_kernel(userland, root)
+    _mount_groups(host.groups, f"{root}/sys/fs/cgroup")
     linux.mount(None, root, None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | SAFE)
     os.chdir(root)
     linux.pivot_root(".", ".")  # puts the old root on top of the new one
@@ -280,6 +282,21 @@ def _mount_kernel(userland: Userland, root: str) -> None:
     _hide(
         userland, [f"{root}/proc/{name}" for name in PROC_HIDDEN] + [f"{root}/sys/{name}" for name in SYS_HIDDEN]
     )
+
+
+def _mount_groups(groups: Sequence[tuple[str, str]], place: str) -> None:
+    """The host's own groups and no others, read-only, where runtimes look for what they may use up."""
+    if not groups or not Path(place).is_dir():
+        return
+    if groups[0][1]:  # of version 1: a directory for each
+        linux.mount("testbed", place, "tmpfs", SAFE | linux.MS_NOEXEC, "size=64k,mode=755")
+    for directory, names in groups:
+        target = f"{place}/{names}".rstrip("/")
+        Path(target).mkdir(exist_ok=True)
+        for name in names.split(",") if "," in names else ():
+            Path(place, name).symlink_to(names)
+        linux.mount(directory, target, None, linux.MS_BIND)
+    linux.mount_attributes(place, READ_ONLY)
 
 
 def _hide(userland: Userland, paths: Iterable[str]) -> None:
