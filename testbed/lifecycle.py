@@ -4,8 +4,8 @@ The runner tells what happened (`started`, `ready`, `ended`, `under_way`), asks 
 does it. All times are CLOCK_MONOTONIC nanoseconds, given as arguments.
 
 When nothing is left to wait for, servers are not stopped at once: what had entered a link by then leaves first, so
-that it finds them alive. What enters later has nobody to wait for it, or servers that talk to each other would
-never end.
+that it finds them alive, and so does what kernels still have to send for programs that have ended. Then servers
+read it. What enters later has nobody to wait for it, or servers that talk to each other would never end.
 """
 
 from __future__ import annotations
@@ -47,6 +47,23 @@ class Look:
 Action = Start | Signal | Look
 
 LOOK_EVERY_NS, LOOK_AT_LEAST_EVERY_NS = 20_000_000, 5_000_000_000
+# A kernel whose bytes nobody acknowledges goes on for many minutes, and some servers never rest.
+UNSENT_AT_LEAST_NS, UNSENT_AT_MOST_NS = 3_000_000_000, 10_000_000_000
+RESTS_WITHIN_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The answer to Look, and what hosts have not read or sent yet."""
+
+    before_ns: int
+    frames: int = 0  # of what had entered a link by then, under way
+    due_in_ns: int = 0  # until the last of them is due
+    left_in_ns: int = 0  # until all of them have left for certain
+    stay_ns: int = 0  # how long a frame may rightly stay in a link
+    unread_bytes: int = 0
+    unsent_bytes: int = 0  # for programs that have ended
+    running: bool = False  # a program is at work just now
 
 
 @dataclass
@@ -63,22 +80,20 @@ class _Life:
 
 @dataclass
 class Lifecycle:
-    """The programs of one run. `start_ns` is when the run began; `timeout_ns` bounds all of it.
-
-    `links`: whether there are any, in which something may be under way at the end.
-    """
+    """The programs of one run. `start_ns` is when the run began; `timeout_ns` bounds all of it."""
 
     programs: Iterable[Program]
     start_ns: int
     timeout_ns: int
     duration_ns: int | None = None
-    links: bool = False
     fail: str = ""  # why the run as a whole failed
     stopping: bool = False
     stopping_ns: int | None = None  # since when
     leaving: bool = False  # nothing is left to wait for but what is under way
     _before_ns: int | None = None
     _look_ns: int | None = 0  # when to look again at what is under way; None: an answer is still to come
+    _unsent: tuple[int, int] = 0, 0  # how much there was, and since when it is no less
+    _arrived_ns: int | None = None  # since when nothing is under way any more
     _lives: dict[str, _Life] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,12 +129,24 @@ class Lifecycle:
             record.never_ready = f"it {why} before it was ready"
         life.state = "ended"
 
-    def under_way(self, frames: int, before_ns: int, due_in_ns: int, left_in_ns: int, now_ns: int) -> None:
-        """The answer to Look: so many frames, the last of them due then, and all of them gone for certain then."""
-        self._before_ns = before_ns
-        self._look_ns = now_ns + min(max(due_in_ns, LOOK_EVERY_NS), LOOK_AT_LEAST_EVERY_NS)
-        if not frames or left_in_ns <= 0:
-            self.stop(now_ns)
+    def under_way(self, seen: Seen, now_ns: int) -> None:
+        """The answer to Look."""
+        self._before_ns = seen.before_ns
+        self._look_ns = now_ns + min(max(seen.due_in_ns, LOOK_EVERY_NS), LOOK_AT_LEAST_EVERY_NS)
+        if not (seen.frames and seen.left_in_ns > 0) and not self._sending(seen, now_ns):
+            if self._arrived_ns is None:
+                self._arrived_ns = now_ns
+            at_work = seen.running or seen.unread_bytes
+            if not at_work or now_ns - self._arrived_ns > RESTS_WITHIN_NS:
+                self.stop(now_ns)
+
+    def _sending(self, seen: Seen, now_ns: int) -> bool:
+        """Whether a kernel gets on with what it has to send for programs that have ended: it gets less."""
+        last, since_ns = self._unsent
+        if seen.unsent_bytes != last:
+            self._unsent = last, since_ns = seen.unsent_bytes, now_ns
+        patience_ns = min(max(2 * seen.stay_ns, UNSENT_AT_LEAST_NS), UNSENT_AT_MOST_NS)
+        return last > 0 and now_ns - since_ns <= patience_ns
 
     # what to ask about
 
@@ -189,9 +216,7 @@ class Lifecycle:
         elapsed_ns = now_ns - self.start_ns
         waiting = [p for p in self.in_state("waiting", "running") if p.kind == "run"] or self.in_state("waiting")
         if not waiting and not self.unready() and elapsed_ns >= (self.duration_ns or 0):
-            self.leaving = self.links
-            if not self.links:
-                self.stop(now_ns)
+            self.leaving = True
         elif elapsed_ns > self.timeout_ns:
             late = [p.id for p in self.in_state("running", "waiting") if p.kind == "run"] or ["its duration"]
             self.fail = (

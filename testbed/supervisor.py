@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from testbed.engines.api import Command, Engine, Process
 from testbed.errors import EngineError
-from testbed.lifecycle import Lifecycle, Look, Signal, Start
+from testbed.lifecycle import Lifecycle, Look, Seen, Signal, Start
 from testbed.limits import OUTPUT_BYTES
 from testbed.measure.records import ProgramRecord
 from testbed.plan.types import Plan, Program
@@ -85,8 +85,7 @@ class Supervisor:
     ) -> None:
         self._plan, self._engine, self._agent, self._results = plan, engine, agent, results
         self._stdin, self._say = stdin, say
-        now_ns, links = time.monotonic_ns(), bool(plan.links)
-        self._life = Lifecycle(plan.programs, now_ns, plan.timeout_ns, plan.duration_ns, links)
+        self._life = Lifecycle(plan.programs, time.monotonic_ns(), plan.timeout_ns, plan.duration_ns)
         self._processes: dict[str, Process] = {}
         self._outputs: dict[str, tuple[Output, Output]] = {}
         self._asking: dict[str, tuple[Process, int]] = {}
@@ -160,14 +159,14 @@ class Supervisor:
             self._agent.signal(self._plan.program(action.id).host, process.pid, action.signal, action.tree)
 
     def _look(self, action: Look) -> None:
-        seen = self._agent.under_way(action.before_ns)
-        due_s, left_s = seen["due_in_s"], seen["left_in_s"]
-        if seen["frames"] and due_s > SAY_ABOVE_S:
-            self._say(
-                f"frames under way: {seen['frames']}, the last one leaves in {due_s:.1f} s; then programs end"
-            )
-        now_ns = time.monotonic_ns()
-        self._life.under_way(seen["frames"], seen["before_ns"], int(due_s * 1e9), int(left_s * 1e9), now_ns)
+        said = self._agent.under_way(action.before_ns)
+        due_ns, left_ns, stay_ns = (int(said[f"{name}_s"] * 1e9) for name in ("due_in", "left_in", "stay"))
+        hosts = said["unread_bytes"], said["unsent_bytes"], said["running"]
+        seen = Seen(said["before_ns"], said["frames"], due_ns, left_ns, stay_ns, *hosts)
+        if seen.frames and said["due_in_s"] > SAY_ABOVE_S:
+            last = f"the last one leaves in {said['due_in_s']:.1f} s"
+            self._say(f"frames under way: {seen.frames}, {last}; then programs end")
+        self._life.under_way(seen, time.monotonic_ns())
 
     def _bury(self) -> None:
         """What SIGKILL does not end within a minute will not end. Raises EngineError."""

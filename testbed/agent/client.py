@@ -125,9 +125,11 @@ class AgentClient:
     def under_way(self, before_ns: int | None = None) -> dict[str, Any]:
         """Of what had come into a link by then, how many frames have not left, and how long that may go on.
 
-        {before_ns, frames, due_in_s, left_in_s}. `before_ns` is by the agent's clock, and now if none is given:
-        pass on what came back. `due_in_s`: until the last of them is due; `left_in_s`: until they have left for
-        certain.
+        {before_ns, frames, due_in_s, left_in_s, stay_s}. `before_ns` is by the agent's clock, and now if none is
+        given: pass on what came back. `due_in_s`: until the last of them is due; `left_in_s`: until they have left
+        for certain; `stay_s`: how long a frame may stay in a link.
+        And {unread_bytes, unsent_bytes, running}: what programs have not read, what kernels still have to send for
+        programs that have ended, and whether a program is at work just now.
         """
         return self._ask("under_way", before_ns=before_ns)
 

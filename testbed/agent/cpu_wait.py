@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from testbed.agent import namespaces
 from testbed.agent.canary import Lateness
@@ -52,6 +53,16 @@ class CpuWait:
         for host, waited_ns in longest.items():
             self._waits[host].add(waited_ns)
         self._next_ns = now_ns + max(WINDOW_NS, SHARE * (time.monotonic_ns() - now_ns))
+
+    def running(self) -> bool:
+        """Whether a program of a host is at work just now, or wants to be."""
+        self._search()
+        for path in self._host_of_path:
+            with suppress(OSError):  # it has ended
+                state = Path(path).with_name("stat").read_bytes().rpartition(b")")[2].split()[0]
+                if state in (b"R", b"D"):
+                    return True
+        return False
 
     def p99_ns(self) -> dict[str, int]:
         """By host, the 99th percentile over the windows; 0 without a window."""

@@ -272,14 +272,16 @@ class Links:
         """Of what had come into a link by then: how many `frames` have not left, and how long that may go on.
 
         `due_in_s`: until the last of them is due; `left_in_s`: until all of them have left for certain, because
-        the wire is never that late.
+        the wire is never that late; `stay_s`: how long a frame may rightly stay in a link.
         """
         if self._wanted is None or not self._wanted.links or self._wires is None:
-            return {"frames": 0, "due_in_s": 0.0, "left_in_s": 0.0}
+            return {"frames": 0, "due_in_s": 0.0, "left_in_s": 0.0, "stay_s": 0.0}
         frames, due_ns = self._wires.under_way(before_ns)
         now_ns = time.monotonic_ns()
-        left_in_s = self._wanted.longest_stay_s + _LATE_S - (now_ns - before_ns) / 1e9
-        return {"frames": frames, "due_in_s": max(0.0, (due_ns - now_ns) / 1e9), "left_in_s": left_in_s}
+        stay_s = self._wanted.longest_stay_s
+        left_in_s = stay_s + _LATE_S - (now_ns - before_ns) / 1e9
+        due_in_s = max(0.0, (due_ns - now_ns) / 1e9)
+        return {"frames": frames, "due_in_s": due_in_s, "left_in_s": left_in_s, "stay_s": stay_s}
 
     def drain(self, wait_s: float) -> bool:
         """Whether the links are empty, and what passed them is on record; False after `wait_s`: ask again.

@@ -138,9 +138,15 @@ class Agent:
         return {"sent": processes.send_signal(host, request["pid"], request["signal"], tree)}
 
     def under_way(self, request: Json) -> Json:
-        """Of what had come into a link before a moment, by the clock here; none is given: before now."""
+        """Of what had come into a link before a moment, by the clock here; none is given: before now.
+
+        And what hosts have not read or sent yet.
+        """
         before_ns = request["before_ns"] or time.monotonic_ns()
-        return {"before_ns": before_ns, **self.links.under_way(before_ns)}
+        answer = {"before_ns": before_ns, **self.links.under_way(before_ns)}
+        unread, unsent = zip(*(sockets.queued(host) for host in self.hosts.values()), strict=True)
+        running = self.cpu_wait.running()
+        return {**answer, "unread_bytes": sum(unread), "unsent_bytes": sum(unsent), "running": running}
 
     def drain(self, _: Json) -> Json:
         self.run_goes_on = False

@@ -13,6 +13,7 @@ from testbed.agent.host import Host
 from testbed.errors import EngineError
 
 _LISTEN, _CLOSE = "0A", "07"  # net/tcp_states.h; an unconnected UDP socket is in the latter
+_CLOSING = ("04", "09", "0B")  # FIN_WAIT1, LAST_ACK, CLOSING: there is something to send, the FIN at least
 _ACCEPTS_CONNECTIONS = 1 << 16  # __SO_ACCEPTCON, linux/net.h
 _DATAGRAM = 2
 
@@ -39,6 +40,39 @@ def listening(host: Host, pid: int) -> list[dict[str, Any]]:
     except OSError as problem:
         raise EngineError(f"reading the sockets of {host.name} (process {host.pid}): {problem}") from problem
     return found
+
+
+def queued(host: Host) -> tuple[int, int]:
+    """Bytes in the host's TCP and UDP sockets: how many nobody has read yet, and how many the kernel still has to
+    send, or to see acknowledged, for programs that have ended. Raises EngineError if the host is gone.
+    """
+    unread = unsent = 0
+    try:
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            table = Path(f"/proc/{host.pid}/net/{name}")
+            if table.exists():
+                more_unread, more_unsent = queues(name[:3], table.read_text())
+                unread, unsent = unread + more_unread, unsent + more_unsent
+    except OSError as problem:
+        raise EngineError(f"reading the sockets of {host.name} (process {host.pid}): {problem}") from problem
+    return unread, unsent
+
+
+def queues(proto: str, table: str) -> tuple[int, int]:
+    """As `queued`, of one table of /proc/net. Pure.
+
+    A socket without an inode is nobody's any more. One that listens has connections in its queue and no bytes.
+    """
+    unread = unsent = 0
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        state, inode = words[3], words[9]
+        to_send, to_read = (int(number, 16) for number in words[4].split(":"))
+        if inode == "0":
+            unsent += to_send if proto == "tcp" and state in _CLOSING else 0
+        elif proto == "udp" or state != _LISTEN:
+            unread += to_read
+    return unread, unsent
 
 
 def _open_inodes(pid: int) -> set[str]:

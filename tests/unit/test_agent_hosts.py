@@ -73,6 +73,21 @@ def test_udp_counts_when_bound_outside_the_ports_that_the_kernel_gives() -> None
     assert [entry["port"] for entry in found] == [53, 0xEE48, 9000]
 
 
+def test_what_is_unread_and_what_is_unsent() -> None:
+    lines = [
+        "0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 00:0 0 0 0 101 1",  # listens: three connections
+        "1: 0100007F:1F90 0100007F:8000 01 00000005:00000010 00:0 0 0 0 102 1",
+        "2: 0100007F:1F90 0100007F:8001 08 00000000:00000020 00:0 0 0 0 103 1",  # the other end has closed
+        "3: 0100007F:8002 0100007F:1F90 04 00000100:00000000 00:0 0 0 0 0 1",  # closed, and not all is sent
+        "4: 0100007F:8003 0100007F:1F90 09 00000001:00000000 00:0 0 0 0 0 1",
+        "5: 0100007F:8004 0100007F:1F90 05 00000000:00000000 00:0 0 0 0 0 1",
+        "6: 0100007F:8005 0100007F:1F90 06 00000000:00000000 00:0 0 0 0 0 1",
+    ]
+    assert sockets.queues("tcp", "\n".join(["sl local rem st", *lines])) == (0x30, 0x101)
+    lines = ["7: 00000000:2328 00000000:0000 07 00000000:00000300 00:0 0 0 0 201 2"]
+    assert sockets.queues("udp", "\n".join(["sl local rem st", *lines])) == (0x300, 0)
+
+
 def test_unix_counts_with_a_path_when_it_listens_or_is_a_datagram_socket() -> None:
     found = list(sockets.unix(UNIX, numbers(301, 306)))
     assert found == [
