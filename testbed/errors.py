@@ -6,7 +6,7 @@ A failed expectation is a verdict and never an exception.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class TestbedError(Exception):
@@ -52,7 +52,11 @@ def last_line(said: bytes | bytearray, limit: int = 500) -> str:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong in a scenario file. Lines and columns count from 1; 0 means the whole file."""
+    """One thing wrong in a scenario file. Lines and columns count from 1.
+
+    `hint` says what to write: lines to paste after its first line, or words in backticks. `code` is the kind of
+    mistake and stays the same when sentences change.
+    """
 
     file: str
     line: int
@@ -60,6 +64,7 @@ class Problem:
     message: str
     hint: str = ""
     warning: bool = False
+    code: str = field(default="meaning", compare=False)
 
     def __str__(self) -> str:
         kind = "warning: " if self.warning else ""

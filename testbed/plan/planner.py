@@ -60,14 +60,15 @@ def _column(text: str) -> int:
     return text.first_column if isinstance(text, Text) else 0
 
 
-def _impossible(at: object, message: str, hint: Hint) -> None:
+def _impossible(at: object, message: str, hint: Hint = "", code: str = "meaning") -> None:
     """What reading the file would have refused: the Scenario was made in some other way."""
     mark = mark_of(at)
-    raise ScenarioError([Problem("", mark.line, mark.column, message, hint if isinstance(hint, str) else hint())])
+    hint = hint if isinstance(hint, str) else hint()
+    raise ScenarioError([Problem("", mark.line, mark.column, message, hint, code=code)])
 
 
 def _addresses(there: Topology, taken: frozenset[str]) -> Addresses:
-    def report(at: object, message: str, hint: Hint) -> None:
+    def report(at: object, message: str, hint: Hint = "", code: str = "meaning") -> None:
         tried = f" ({len(taken)} subnets are taken)" if taken else ""
         raise HostError(f"giving addresses: {message}{tried}{f': {hint}' if hint else ''}")
 

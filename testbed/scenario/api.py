@@ -6,8 +6,9 @@ from pathlib import Path
 
 from testbed.errors import Problem, ScenarioError
 from testbed.scenario import semantics
+from testbed.scenario.meant import meant
 from testbed.scenario.merge import full_hosts, merged, same_key, without_extras
-from testbed.scenario.model import Scenario
+from testbed.scenario.model import WORDS, Scenario
 from testbed.scenario.source import Map, Reading
 from testbed.scenario.tree import read
 
@@ -81,15 +82,17 @@ def _files_there(scenario: Scenario, directory: Path, reading: Reading) -> None:
             if not (root / path).resolve(strict=True).is_relative_to(root):
                 reading.add(path, f"`{path}` leads out of the scenario's directory", "copy it there")
         except (OSError, RuntimeError) as error:
+            if reading.told_of(path):
+                continue
             reason = getattr(error, "strerror", None) or str(error)
             reading.add(path, f"`{path}`: {reason}", f"looked for in {root}")
 
 
 def _whole(reading: Reading) -> Scenario | None:
-    tree = read(reading, same_key)
+    tree = read(reading, same_key, WORDS)
     if tree is None:
         return None
-    tree = full_hosts(without_extras(tree), reading)
+    tree = full_hosts(meant(without_extras(tree), reading), reading)
     scenario = _model(tree, reading)
     if len(scenario.fails_when) > MOST_SABOTEURS:
         reading.add(scenario.at("fails_when"), f"more than {MOST_SABOTEURS} saboteurs")
@@ -102,10 +105,10 @@ def _whole(reading: Reading) -> Scenario | None:
 
 
 def _patched(reading: Reading, piece: Map) -> Scenario | None:
-    tree = read(reading, same_key)
+    tree = read(reading, same_key, WORDS)
     if tree is None:
         return None
-    return _model(_sabotaged(full_hosts(without_extras(tree), reading), piece, reading), reading)
+    return _model(_sabotaged(full_hosts(meant(without_extras(tree), reading), reading), piece, reading), reading)
 
 
 def _sabotaged(tree: Map, piece: Map, reading: Reading) -> Map:

@@ -41,6 +41,12 @@ def command(value: Value, reading: Reading) -> Command:
         words = tuple(text_of(item, reading, "a word of a command") for item in value)
         if not words or not words[0]:
             raise Refused("the command is empty")
+        if len(words[0].split()) > 1 and "/" not in words[0]:
+            hint = f"write it as text, or a word an item: `[{', '.join(words[0].split())}]`"
+            if len(words) > 1:
+                hint = "several commands are several `programs`, or one `sh -c '…'`"
+            message = f"the first word of a list is a program, and `{short(words[0])}` has a space in it"
+            reading.add(value, message, hint, warning=True, code="shape")
         return Command(words, None)
     text = text_of(value, reading, "a command")
     try:
@@ -81,7 +87,10 @@ def sockets(value: Value, reading: Reading) -> tuple[str, ...]:
         elif text.startswith(("/", "unix /")):
             made.append(f"unix {absolute_path(Text(text.removeprefix('unix '), text.mark), reading)}")
         else:
-            raise Refused(f"`{short(text)}` is nothing to listen on", "80, udp 53, or /run/x.sock", text)
+            port = re.fullmatch(r"(?:(tcp|udp)[:/]|(?:\S*:)?)([1-9][0-9]{0,4})(?:[:/](tcp|udp))?", text.lower())
+            meant = f"{port[1] or port[3] or ''} {port[2]}".strip() if port and int(port[2]) < 65536 else ""
+            hint = f"did you mean `{meant}`?" if meant else "`80`, `udp 53`, or `/run/x.sock`"
+            raise Refused(f"`{short(text)}` is nothing to listen on", hint, text)
     return tuple(made)
 
 
@@ -90,6 +99,11 @@ Sockets = Annotated[
     tuple[str, ...], Reads(sockets, {"anyOf": [*_SOCKET["anyOf"], {"type": "array", "items": _SOCKET}]}, list)
 ]
 _STATES = ("ready", "started", "ended")
+_OTHER_STATES = {
+    **dict.fromkeys("healthy up listening available ok".split(), "ready"),
+    **dict.fromkeys("running start begun".split(), "started"),
+    **dict.fromkeys("done finished completed completed_successfully exited stopped success".split(), "ended"),
+}
 
 
 def after(value: Value, reading: Reading) -> dict[str, str | None]:
@@ -107,6 +121,9 @@ def after(value: Value, reading: Reading) -> dict[str, str | None]:
         if isinstance(state, Map) and "condition" in state:
             hint = "service_started: `started`, service_healthy: `ready`, service_completed_successfully: `ended`"
             raise Refused("a state is one word", hint, state)
+        meant = _OTHER_STATES.get(str(state).removeprefix("service_"), "") if isinstance(state, Text) else ""
+        if meant:
+            raise Refused(f"`{short(str(state))}` is no state", f"did you mean `{meant}`?", state)
         made[key] = str(one_of(_STATES, "state")(state, reading))
     return made
 

@@ -7,6 +7,7 @@ on with a stand-in, so that one pass finds everything. Stand-ins never reach a c
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from testbed.scenario import units
-from testbed.scenario.source import Hint, List, Map, Mark, Nothing, Reading, Text, Value, mark_of
+from testbed.scenario.source import Hint, List, Map, Mark, Nothing, Reading, Text, Value, mark_of, quote
 
 LATER = "is known, but not in this version"
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -37,8 +38,8 @@ READ_DIFFERENTLY = re.compile(r"(?i:on|off|yes|no)|0[0-9]+|[0-9]+(?::[0-9]+)+", 
 class Refused(Exception):
     """A value that is not what its field takes. `at` is more exact than the value's own place, if given."""
 
-    def __init__(self, message: str, hint: Hint = "", at: object = None) -> None:
-        self.message, self.hint, self.at = message, hint, at
+    def __init__(self, message: str, hint: Hint = "", at: object = None, code: str = "value") -> None:
+        self.message, self.hint, self.at, self.code = message, hint, at, code
         super().__init__(message)
 
 
@@ -73,7 +74,8 @@ class Reads:
             return self._parse(value, reading)
         except (Refused, units.UnitError) as problem:
             before = "" if self._is_name else label(info)
-            reading.add(getattr(problem, "at", None) or value, f"{before}{problem}", problem.hint)
+            code = "name" if self._is_name and problem.code == "value" else problem.code
+            reading.add(getattr(problem, "at", None) or value, f"{before}{problem}", problem.hint, code=code)
         if self._otherwise is not SAME:
             return self._otherwise
         return value if isinstance(value, Text) else Text("?", mark_of(value))
@@ -120,14 +122,17 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 def text_of(value: Value, reading: Reading, what: str = "text") -> Text:
     """A scalar, as text. Raises Refused for anything else, and for words that YAML readers disagree on."""
     if isinstance(value, Map):
-        raise Refused(f"expected {what}, found a mapping", _misread_colon(value, reading), value)
+        raise Refused(f"expected {what}, found a mapping", _misread_colon(value, reading), value, "shape")
     if isinstance(value, Nothing):
-        raise Refused(f"expected {what}, found nothing", 'an empty text is written ""', value)
+        raise Refused(f"expected {what}, found nothing", 'an empty text is written ""', value, "shape")
     if not isinstance(value, Text):
-        raise Refused(f"expected {what}, found {called(value)}", at=value)
+        raise Refused(f"expected {what}, found {called(value)}", at=value, code="shape")
     if value.plain and READ_DIFFERENTLY.fullmatch(value):
         raise Refused(
-            f"{value} without quotes is read differently by different YAML readers", f"write '{value}'", value
+            f"{value} without quotes is read differently by different YAML readers",
+            f"write '{value}'",
+            value,
+            "yaml-word",
         )
     bad = next((c for c in value if c == "\0" or "\ud800" <= c <= "\udfff"), None)
     if bad is not None:
@@ -178,6 +183,48 @@ def cut_hint(key: Text, reading: Reading) -> str:
     return f"in {{ }} a comma ends a text; quoted it is text:\n{reading.quoted(key.cut_from, key.end)}"
 
 
+def paste(value: Value) -> str:
+    """A value as it can be written in one line, in YAML's own short form."""
+    if isinstance(value, Map):
+        return "{" + ", ".join(f"{paste(key)}: {paste(one)}" for key, one in value.written()) + "}"
+    if isinstance(value, List):
+        return "[" + ", ".join(map(paste, value)) + "]"
+    if isinstance(value, Nothing):
+        return "{}"
+    text = str(value)
+    if (
+        re.fullmatch(r"[^\s,{}\[\]#&*!|>'\"%@`?:-](?:[^,{}\[\]#:\n]|:(?=\S)|(?<=\S)#)*", text)
+        and text == text.strip()
+    ):
+        return text
+    return quote(text) if "\n" not in text else json.dumps(text, ensure_ascii=False)
+
+
+def _renamed(item: Value, what: str) -> list[tuple[Text, Value]]:
+    """What an item of a list means where a mapping from names is wanted; nothing if that is not plain."""
+    if isinstance(item, Text):
+        name, sign, rest = item.partition("=")
+        if what == "variables" and sign:
+            return [(Text(name, item.mark, item.end), Text(rest, item.mark, item.end))]
+        return [(item, Nothing(item.mark))] if what in ("hosts", "links", "networks") else []
+    if not isinstance(item, Map):
+        return []
+    ends = [item.get(one) or item.get(other) for one, other in (("from", "source"), ("to", "target"))]
+    left = Map(item.mark)
+    if what == "links" and all(isinstance(end, Text) for end in ends):
+        for key, one in item.written():
+            if key not in ("from", "to", "source", "target"):
+                left.put(key, one)
+        return [(Text(f"{ends[0]} -> {ends[1]}", item.mark, item.mark), left)]
+    called_so = item.get("name")
+    if isinstance(called_so, Text) and len(item) > 1:
+        for key, one in item.written():
+            if key != "name":
+                left.put(key, one)
+        return [(called_so, left)]
+    return list(item.written()) if len(item) == 1 else []
+
+
 class Named:
     """A mapping from names of the author's choice. `listed`: what an item of its short form means."""
 
@@ -223,9 +270,41 @@ class Named:
                     reading.add(item, f"{label(info)}`{short(key)}` is here twice")
                 made.put(key, self._listed(key))
         elif not (isinstance(value, Nothing) and self._may_be_empty):
-            forms = "a mapping or a list" if self._listed else "a mapping"
-            reading.add(value, f"{label(info)}expected {forms} of {self._what}, found {called(value)}")
+            self._misshapen(value, made, reading, info)
         return made
+
+    def _misshapen(self, value: Value, made: Map, reading: Reading, info: ValidationInfo) -> None:
+        if isinstance(value, Text) and self._listed:
+            made.put(value, self._listed(value))
+            hint = f"write `{info.field_name}: [{paste(value)}]`"
+            message = f"{label(info)}expected a mapping or a list of {self._what}, found {called(value)}"
+            reading.add(value, message, hint, code="shape")
+        else:
+            for key, one in mapping_meant(value, self._what, str(info.field_name), reading).written():
+                made.put(key, one)
+
+
+def mapping_meant(value: Value, what: str, name: str, reading: Reading) -> Map:
+    """What stands where a mapping from names is wanted is reported, with the mapping to write; and read as that,
+    as far as it can be known."""
+    items = list(value) if isinstance(value, List) else []
+    pairs = [pair for item in items for pair in _renamed(item, what)]
+    made = Map(mark_of(value))
+    lines = ["write", f"{name}:"]
+    for key, one in pairs:
+        made.put(key, one)
+        lines.append(f"  {paste(key)}: {_COMMAND if what == 'hosts' and isinstance(one, Nothing) else paste(one)}")
+    whole = bool(pairs) and len(pairs) == len(items)
+    if what == "hosts":
+        reading.hosts_in_doubt |= not whole or any(isinstance(one, Nothing) for _, one in pairs)
+        if not whole:
+            lines, whole = [*lines[:2], f"  NAME: {_COMMAND}"], True
+    message = f"{name}: expected a mapping of {what}, found {called(value)}"
+    reading.add(value, message, "\n".join(lines) if whole else "", code="shape")
+    return made
+
+
+_COMMAND = "{run: COMMAND}"
 
 
 class Listed:
@@ -240,9 +319,24 @@ class Listed:
     def _list(self, value: Any, info: ValidationInfo) -> list[Value]:
         if isinstance(value, List):
             return list(value)
-        hint = f"write [{short(value)}]" if isinstance(value, Text) else ""
-        reading_of(info).add(value, f"{label(info)}expected a list of {self._what}, found {called(value)}", hint)
+        reading, name = reading_of(info), info.field_name
+        message, hint = f"{label(info)}expected a list of {self._what}, found {called(value)}", ""
+        if (
+            self._what == "expectations"
+        ):  # these are long, have commas and brackets, and stand in lines of their own
+            items = [value] if isinstance(value, Text) else _as_expectations(value)
+            hint = "\n".join(["write", f"{name}:", *(f"  - {one}" for one in items)]) if items else ""
+        elif isinstance(value, Text):
+            words = [word for word in re.split(r"[,\s]+", value) if word]
+            hint = f"write `{name}: [{', '.join(words)}]`"
+        reading.add(value, message, hint, code="shape")
         return []
+
+
+def _as_expectations(value: Value) -> list[str]:
+    """`client.lost: 0` as `client.lost == 0`."""
+    pairs = list(value.written()) if isinstance(value, Map) else []
+    return [f"{key} == {one}" for key, one in pairs if isinstance(one, Text)]
 
 
 class Part(BaseModel):
@@ -253,6 +347,7 @@ class Part(BaseModel):
     a: ClassVar[str] = "a mapping"  # what it is called in messages
     main: ClassVar[str] = ""  # the field that its short form gives
     needs: ClassVar[tuple[str, ...]] = ()
+    vital: ClassVar[dict[str, tuple[str, ...]]] = {}  # keys of which one must be there -> those that do instead
     may_be_empty: ClassVar[bool] = False
     later: ClassVar[frozenset[str]] = frozenset()  # reserved keys
     instead: ClassVar[dict[str, str]] = {}  # other tools' words, and what to write
@@ -270,13 +365,14 @@ class Part(BaseModel):
             made = cls.model_construct()
             made._broken = True
             return made
+        written = cls.with_needed(written, reading)
         known = cls.known()
         for key, _ in written.written():
             if key not in known:
                 cls.unknown_key(key, reading)
         for needed in cls.needs:
             if needed not in written:
-                reading.add(written, f"{cls.a} needs `{needed}`")
+                reading.add(written, f"{cls.a} needs `{needed}`", cls.need_hint(needed), code="key-missing")
         cls.look(written, reading)
         made = handler({key: one for key, one in written.items() if key in known})
         made._mark = mark_of(value)
@@ -293,8 +389,36 @@ class Part(BaseModel):
             made = Map(mark_of(value))
             made.put(Text(cls.main, mark_of(value)), value)
             return made
-        reading.add(value, f"{label(info)}{cls.a} is a mapping, found {called(value)}", cls.shape_hint(value))
+        reading.hosts_in_doubt |= cls.a in ("a host", "a program")
+        message = f"{label(info)}{cls.a} is a mapping, found {called(value)}"
+        reading.add(value, message, cls.shape_hint(value), code="shape")
         return None
+
+    @classmethod
+    def with_needed(cls, written: Map, reading: Reading) -> Map:
+        """Where a key is missing without which nothing else makes sense, and another one surely means it: that one
+        is reported, and its value read as if it had been written right."""
+        known, made = cls.known(), Map(written.mark)
+        for key, one in written.written():
+            meant = "" if key in known or key in cls.later else cls.key_meant(key)
+            if meant and not any(other in written or other in made for other in cls.vital[meant]):
+                cls.unknown_key(key, reading)
+                made.put(Text(meant, key.mark, key.end), Text("1", mark_of(one)) if meant == "testbed" else one)
+            else:
+                made.put(key, one)
+        return made
+
+    @classmethod
+    def key_meant(cls, key: str) -> str:
+        """The vital key that a message about this unknown one proposes; "" for none."""
+        found = re.match(r"did you mean `(\w+)", cls.instead.get(key, ""))
+        word = found[1] if found else next(iter(closest(key.lower(), cls.vital)), "")
+        return word if word in cls.vital else ""
+
+    @classmethod
+    def need_hint(cls, needed: str) -> str:
+        """What to write where a key is missing."""
+        return ""
 
     @classmethod
     def known(cls) -> dict[str, str]:
@@ -309,14 +433,20 @@ class Part(BaseModel):
     @classmethod
     def unknown_key(cls, key: Text, reading: Reading) -> None:
         if key in cls.later:
-            reading.add(key, f"`{key}` {LATER}")
+            reading.add(key, f"`{key}` {LATER}", code="key-later")
+            return
+        word, colon, rest = key.partition(":")
+        if colon and word in cls.known():
+            why = "a space must follow the colon" if key.plain else "the quotes make one text of it"
+            hint = f"{why}: write `{word}: {short(rest)}`"
+            reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint, code="yaml-colon")
             return
         hint = cut_hint(key, reading) or cls.instead.get(key, "")
         if not hint and not reading.is_hopeless:
-            close = closest(key, [*cls.offered(), *cls.later, *cls.instead])
+            close = closest(key.lower(), [*cls.offered(), *cls.later, *cls.instead])
             hint = cls.instead.get(close[0], "") if close else f"known here: {', '.join(cls.offered())}"
-            hint = hint or did_you_mean(key, [*cls.offered(), *cls.later])
-        reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint)
+            hint = hint or did_you_mean(key.lower(), [*cls.offered(), *cls.later])
+        reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint, code="key-unknown")
 
     @classmethod
     def look(cls, written: Map, reading: Reading) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from testbed.scenario.fields import NAME, Reads, Refused, cut_hint, short, text_of
 from testbed.scenario.source import Mark, Reading, Value
@@ -35,21 +36,55 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _ARROW = re.compile(rf"({_LABEL}) *(<->|->) *({_LABEL})(?: +over +({_LABEL}))?", re.ASCII)
 
 
+# Names as they are often written and must not be: `hosts` says so, and the key is none the worse for it.
+_LOOSE = r"[^\s<>=,/&|:\u2190-\u21ff-](?:[^\s<>=,/&|:\u2190-\u21ff]*[^\s<>=,/&|:\u2190-\u21ff-])?"
+_BACK = r"<[-=~]+|←|⇐|<"
+_THERE = r"[-=~]+ *>|>+|[→⇒⟶]|to|TO"
+_BOTH = r"<[-=~]*>|[↔⇔⟷]|--?|=|,|/|&|\.\.|:|\||~|and|with"
+_OTHER_ARROW = re.compile(
+    rf"(?:from +)?({_LOOSE})(?: *({_BOTH}|{_THERE}|{_BACK}) *)({_LOOSE})(?: +(?:over|on|via|in|by) +({_LOOSE}))?"
+)
+
+
 def link_key(value: Value, reading: Reading) -> LinkKey:
     text = text_of(value, reading, "a link")
     flat = " ".join(text.split())
-    found = _ARROW.fullmatch(flat)
-    if found:
-        a, arrow, b, network = found.groups()
-        over = f" over {network}" if network else ""
-        return LinkKey(f"{a} {arrow} {b}{over}", a, b, arrow == "<->", network, text.mark)
+    if found := _ARROW.fullmatch(flat):
+        return _made(found.groups(), text.mark)
     if NAME.fullmatch(flat):
         return LinkKey(flat, "", "", True, flat, text.mark)
-    hint = "`a -> b` one way, `a <-> b` both ways, each perhaps `over NETWORK`, or `NETWORK`"
-    backwards = re.fullmatch(rf"({_LABEL}) *(?:<-|<=) *({_LABEL})", flat)
-    if backwards:
-        hint = f"write `{backwards[2]} -> {backwards[1]}`"
-    raise Refused(f"`{short(text)}` is no link", cut_hint(text, reading) or hint)
+    if found := re.fullmatch(rf"({_LOOSE}) *(<->|->) *({_LOOSE})(?: +over +({_LABEL}))?", flat):
+        return _made(found.groups(), text.mark)
+    hint = (
+        cut_hint(text, reading)
+        or "`a -> b` one way, `a <-> b` both ways, each perhaps `over NETWORK`, or `NETWORK`"
+    )
+    several = [end.strip() for end in re.split(r"<->|->", flat)]
+    if len(several) > 2 and all(map(NAME.fullmatch, several)):
+        pairs = [f"`{a} -> {b}`" for a, b in itertools.pairwise(several)]
+        raise Refused(f"`{short(text)}` is no link", f"a link for each pair: {', '.join(pairs)}", code="link-form")
+    key = meant_link(flat, text.mark)
+    if key is None:
+        raise Refused(f"`{short(text)}` is no link", hint, code="link-form")
+    reading.add(text, f"`{short(text)}` is no link", cut_hint(text, reading) or f"write `{key}`", code="link-form")
+    return key
+
+
+def meant_link(flat: str, mark: Mark) -> LinkKey | None:
+    """The link that a key with another sign between its ends, or a word, can only mean."""
+    found = _OTHER_ARROW.fullmatch(flat)
+    if found is None:
+        return None
+    a, sign, b, network = found.groups()
+    if re.fullmatch(_BACK, sign):
+        a, b = b, a
+    return _made((a, "<->" if re.fullmatch(_BOTH, sign) else "->", b, network), mark)
+
+
+def _made(parts: tuple[str | Any, ...], mark: Mark) -> LinkKey:
+    a, arrow, b, network = parts
+    over = f" over {network}" if network else ""
+    return LinkKey(f"{a} {arrow} {b}{over}", a, b, arrow == "<->", network, mark)
 
 
 def same_link(text: str) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 
 from testbed.scenario.fields import did_you_mean
 from testbed.scenario.linkkeys import LinkKey
-from testbed.scenario.source import Report
+from testbed.scenario.source import Hint, Report
 from testbed.scenario.topology import Topology
 
 Direction = tuple[str, str, str]  # source, target, network
@@ -43,7 +43,7 @@ def resolve(there: Topology, rules: list[LinkKey], report: Report) -> dict[Direc
             if before is None:
                 if len(found) == MOST_LINKS:
                     message = f"`{rule}`: more than {MOST_LINKS:,} links, the most that a scenario may have"
-                    report(rule.mark, message, "name fewer hosts, or put them into more networks")
+                    report(rule.mark, message, "name fewer hosts, or put them into more networks", "link")
                     return found
                 found[direction] = Won(rule, specificity)
             elif specificity > before.specificity:
@@ -54,7 +54,9 @@ def resolve(there: Topology, rules: list[LinkKey], report: Report) -> dict[Direc
                 clashes.add((before.rule, rule))
                 source, target, network = direction
                 message = f"`{rule}` and `{before.rule}` both set {source} -> {target} over {network}"
-                report(rule.mark, message, "neither is more specific: leave one, or name the hosts themselves")
+                report(
+                    rule.mark, message, "neither is more specific: leave one, or name the hosts themselves", "link"
+                )
     return found
 
 
@@ -66,24 +68,30 @@ def _specificity(there: Topology, rule: LinkKey) -> int:
 
 
 def _directions(there: Topology, rule: LinkKey, report: Report) -> Iterable[Direction]:
+    hint: Hint
     if rule.network is not None and rule.network not in there.on:
         if not rule.a and rule.network in there.names():
-            report(rule.mark, f"`{rule}` is a host, and a link has two ends", f"`{rule} <-> all`")
+            others = [name for name in there.names() if name != rule.network]
+            other = others[0] if len(others) == 1 else "all"
+            hint = f"write `{rule} <-> {other}`, or one way `{rule} -> {other}`"
+            report(rule.mark, f"`{rule}` is a host, and a link has two ends", hint, "link-form")
         else:
             known = [*there.on, *(there.names() if not rule.a else ())]
             hint = partial(did_you_mean, rule.network, known, f"networks: {_list(there.on)}")
-            report(rule.mark, f"`{rule}` names no one: there is no network `{rule.network}`", hint)
+            if not rule.a and (ends := _two_hosts(there, rule.network)):
+                hint = f"both ways it is `{ends[0]} <-> {ends[1]}`, one way `{ends[0]} -> {ends[1]}`"
+            report(rule.mark, f"`{rule}` names no one: there is no network `{rule.network}`", hint, "link-end")
         return []
     if not rule.a:
         members = there.on[str(rule.network)]
         if len(members) < 2:
-            report(rule.mark, f"`{rule}` names no one: the network has {len(members)} host", "")
+            report(rule.mark, f"`{rule}` names no one: the network has {len(members)} host", "", "link")
         return ((a, b, str(rule.network)) for a, b in itertools.permutations(members, 2))
     sides = there.members(rule.a), there.members(rule.b)
     for name, side in zip((rule.a, rule.b), sides, strict=True):
         if side is None:
             hint = partial(did_you_mean, name, there.names(), f"hosts: {_list([*there.names(), 'all'])}")
-            report(rule.mark, f"`{rule}` names no one: there is no host `{name}`", hint)
+            report(rule.mark, f"`{rule}` names no one: there is no host `{name}`", hint, "link-end")
     if sides[0] is None or sides[1] is None:
         return []
     return _pairs(there, rule, sides[0], sides[1], report)
@@ -105,20 +113,27 @@ def _pairs(
                 _add(made, a, b, rule.network, rule.both)
             elif not everyone:
                 off = a if rule.network not in there.hosts[a].networks else b
-                report(rule.mark, f"`{rule}`: {off} is not on {rule.network}", _where(there, a, b))
+                report(rule.mark, f"`{rule}`: {off} is not on {rule.network}", _where(there, a, b), "link")
                 return []
         elif len(shared) == 1:
             _add(made, a, b, shared[0], rule.both)
         elif shared:
             hint = " or ".join(f"`{rule} over {network}`" for network in shared)
-            report(rule.mark, f"`{rule}`: {a} and {b} share several networks", f"say which: {hint}")
+            report(rule.mark, f"`{rule}`: {a} and {b} share several networks", f"say which: {hint}", "link")
             return []
         elif not everyone:
-            report(rule.mark, f"`{rule}`: {a} and {b} share no network", _where(there, a, b))
+            report(rule.mark, f"`{rule}`: {a} and {b} share no network", _where(there, a, b), "link")
             return []
     if not made:
-        report(rule.mark, f"`{rule}` names no one: no two different hosts share a network there", "")
+        report(rule.mark, f"`{rule}` names no one: no two different hosts share a network there", "", "link")
     return list(made)
+
+
+def _two_hosts(there: Topology, name: str) -> tuple[str, str] | None:
+    """`client-server` as the two hosts that it is made of."""
+    parts = name.split("-")
+    splits = (("-".join(parts[:i]), "-".join(parts[i:])) for i in range(1, len(parts)))
+    return next(((a, b) for a, b in splits if a in there.names() and b in there.names()), None)
 
 
 def _list(names: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from testbed.scenario.linkkeys import same_link
-from testbed.scenario.model import PROGRAM_KEYS
+from testbed.scenario.model import PROGRAM_KEYS, Host, Program
 from testbed.scenario.source import Map, Nothing, Reading, Text, Value
 
 
@@ -35,12 +35,15 @@ def full_hosts(tree: Map, reading: Reading) -> Map:
 
 
 def _full_host(name: Text, host: Map, reading: Reading) -> Map:
-    direct = [key for key, _ in host.written() if key in PROGRAM_KEYS]
+    own = Host.known()
+    direct = [
+        key for key, _ in host.written() if key in PROGRAM_KEYS or (key not in own and Program.key_meant(key))
+    ]
     if not direct:
         return host
     made, program = Map(host.mark), Map(host.mark)
     for key, value in host.written():
-        (program if key in PROGRAM_KEYS else made).put(key, value)
+        (program if key in direct else made).put(key, value)
     if "programs" in host:
         hint = "put it into one of the programs, or the programs' keys directly into the host"
         reading.add(

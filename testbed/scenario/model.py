@@ -5,12 +5,13 @@ Only rules that concern one mapping are here; what concerns the file as a whole 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
-from testbed.scenario import compound, linkkeys, values
-from testbed.scenario.fields import LATER, Listed, Named, Part, reading_of
+from testbed.scenario import compound, linkkeys, units, values
+from testbed.scenario.fields import LATER, Listed, Named, Part, paste, reading_of
 from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Value, mark_of
 
 MINUTE_NS = 60 * 10**9
@@ -114,15 +115,26 @@ class Ready(Part):
 
     @classmethod
     def shape_hint(cls, value: Value) -> str:
-        return "as in {listens: 80}, {prints: /ready/}, {answers: COMMAND} or {wait: 2 s}"
+        text = str(value) if isinstance(value, Text) else ""
+        if re.fullmatch(r"(?:(?:tcp|udp) +)?[0-9]{1,5}", text, re.ASCII) or text.startswith("/run/"):
+            return f"write `ready: {{listens: {text}}}`"
+        if re.fullmatch(r"/.+/", text):
+            return f"write `ready: {{prints: {paste(Text(text))}}}`"
+        if re.fullmatch(r"[0-9.]+ *(?:ms|s|min)", text, re.ASCII):
+            return f"write `ready: {{wait: {text}}}`"
+        return "as in `{listens: 80}`, `{prints: /ready/}`, `{answers: COMMAND}` or `{wait: 2 s}`"
+
+
+RUN_OR_SERVE = "did you mean `run` (ends by itself) or `serve` (lives to the end)?"
 
 
 class Program(Part):
     a: ClassVar[str] = "a program"
+    vital: ClassVar[dict[str, tuple[str, ...]]] = {"run": ("run", "serve"), "serve": ("run", "serve")}
     instead: ClassVar[dict[str, str]] = {
-        "command": "did you mean `run` (ends by itself) or `serve` (lives to the end)?",
-        "cmd": "did you mean `run` (ends by itself) or `serve` (lives to the end)?",
-        "entrypoint": "did you mean `run` (ends by itself) or `serve` (lives to the end)?",
+        **dict.fromkeys("command cmd entrypoint exec execute start script program exe".split(), RUN_OR_SERVE),
+        **dict.fromkeys("server daemon service listen".split(), "did you mean `serve`?"),
+        "client": "did you mean `run`?",
         "depends_on": "did you mean `after`?",
         "healthcheck": "did you mean `ready`?",
         "env": "did you mean `environment`?",
@@ -166,6 +178,11 @@ class Program(Part):
         made = cls.model_construct()
         made._mark = mark
         return made
+
+    @classmethod
+    def runs(cls, written: Map) -> bool:
+        """Whether it says what to run, perhaps by another word, which is reported in its turn."""
+        return any(key in ("run", "serve") or (key not in cls.known() and cls.key_meant(key)) for key in written)
 
     @property
     def serves(self) -> bool:
@@ -239,17 +256,30 @@ class Host(Part):
             reading.add(sysctls.key(CONGESTION_SYSCTL), message, "leave the sysctl out")
         programs = written.get("programs")
         written_out = [one for _, one in programs.written()] if isinstance(programs, Map) else []
-        neither = [one for one in written_out if isinstance(one, Map) and not {"run", "serve"} & set(one)]
+        neither = [one for one in written_out if isinstance(one, Map) and not Program.runs(one)]
         foreign = "image" in written or "build" in written
         for one in neither[1:] if foreign else neither:
             hint = "another program of this host is what its image serves" if foreign else ""
-            reading.add(one, f"{Program.a} needs `run` or `serve`", hint)
+            reading.hosts_in_doubt = True
+            reading.add(one, f"{Program.a} needs `run` or `serve`", hint, code="key-missing")
         if foreign and neither:
             Program.refuse_timeout(neither[0], reading)
 
     @classmethod
     def offered(cls) -> list[str]:
         return [*cls.known(), *Program.known()]
+
+    @classmethod
+    def shape_hint(cls, value: Value) -> str:
+        if isinstance(value, List) and value and all(isinstance(one, Map) for one in value):
+            return f"write `{{{', '.join(paste(one)[1:-1] for one in value)}}}`"
+        if not isinstance(value, Text):
+            return ""
+        kind, _, rest = value.partition(" ")
+        if kind in ("run", "serve") and rest:
+            return f"write `{{{kind}: {paste(Text(rest))}}}`"
+        command = paste(value)
+        return f"`{{run: {command}}}` if it ends by itself, `{{serve: {command}}}` if it lives to the end"
 
 
 class Jitter(Part):
@@ -303,6 +333,23 @@ class Condition(Part):
     queue: values.Queue | None = Field(None, description="100 packets, 50 ms or 64 KiB; needs `rate`")
 
     @classmethod
+    def shape_hint(cls, value: Value) -> str:
+        items = value if isinstance(value, List) else [value]
+        found: dict[str, str] = {}
+        for item in items:
+            try:
+                kind = units.parse_quantity(item).dimension if isinstance(item, Text) else ""
+            except units.UnitError:
+                kind = ""
+            key = {"time": "delay", "rate": "rate", "ratio": "loss"}.get(kind, "")
+            if key in found and key == "delay":
+                key = "jitter"
+            if not key or key in found:
+                return "as in `{delay: 20 ms, loss: 5 %}`"
+            found[key] = str(item)
+        return f"write `{{{', '.join(f'{key}: {one}' for key, one in found.items())}}}`"
+
+    @classmethod
     def look(cls, written: Map, reading: Reading) -> None:
         if "rtt" in written and "delay" in written:
             reading.add(written.key("rtt"), "`rtt` and `delay` say the same thing twice", "leave one of them")
@@ -333,6 +380,15 @@ def one_condition(value: Any, info: ValidationInfo) -> Any:
     """A list of conditions is for `only`, which comes later; a list of one is that one."""
     if not isinstance(value, List):
         return value
+    keys = [key for one in value if isinstance(one, Map) for key in one]
+    if len(value) > 1 and len(keys) == len(set(keys)) == len(value) and Condition.known().keys() >= set(keys):
+        whole = Map(value.mark)
+        for one in value:
+            for key, condition in one.written() if isinstance(one, Map) else ():
+                whole.put(key, condition)
+        hint = f"write `{paste(whole)}`"
+        reading_of(info).add(value, "a condition is a mapping, found a list", hint, code="shape")
+        return whole
     if len(value) > 1:
         reading_of(info).add(value[1], f"a second condition for one link {LATER}: it needs `only`")
     return value[0] if value else Nothing(value.mark)
@@ -346,6 +402,7 @@ class Scenario(Part):
 
     a: ClassVar[str] = "a scenario"
     needs: ClassVar[tuple[str, ...]] = ("testbed", "hosts")
+    vital: ClassVar[dict[str, tuple[str, ...]]] = {"testbed": ("testbed",), "hosts": ("hosts",)}
     later: ClassVar[frozenset[str]] = frozenset(
         "vars matrix repeat compare routers timeline defaults extends compose capture groups".split()
     )
@@ -397,22 +454,45 @@ class Scenario(Part):
         return self._file
 
     @classmethod
+    def need_hint(cls, needed: str) -> str:
+        if needed == "testbed":
+            return "the first line of the file is\ntestbed: 1"
+        return "write\nhosts:\n  server: {serve: COMMAND}\n  client: {run: COMMAND}"
+
+    @classmethod
     def look(cls, written: Map, reading: Reading) -> None:
         first = next(iter(written.written()), None)
         if "testbed" in written and first and first[0] != "testbed":
-            reading.add(written.key("testbed"), "`testbed` comes first in the file")
+            reading.add(
+                written.key("testbed"),
+                "`testbed` comes first in the file",
+                "the first line is\ntestbed: 1",
+                code="key-order",
+            )
         if written.get("hosts") == {}:
-            reading.add(written.key("hosts"), "there is no host")
+            reading.add(written.key("hosts"), "there is no host", cls.need_hint("hosts"), code="key-missing")
+        reading.hosts_in_doubt |= not isinstance(written.get("hosts"), Map)
+
+
+# Every key of the format: what a line is sooner about that lacks its colon, or a mapping its comma.
+# True: such a line stands at the left.
+WORDS: dict[str, bool] = {
+    word: part is Scenario
+    for part in (Network, Host, Program, Ready, Condition, Jitter, Reorder, Metric, Expectation, Scenario)
+    for word in (*part.known(), *part.instead)
+}
 
 
 def at_most_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> bool:
     """Whether one of them is there."""
     both = [key for key, _ in written.written() if key in (one, other)]
     if len(both) > 1:
-        reading.add(both[1], f"{cls.a} has both `{both[0]}` and `{both[1]}`", "one of them, not both")
+        reading.add(
+            both[1], f"{cls.a} has both `{both[0]}` and `{both[1]}`", "one of them, not both", code="key-both"
+        )
     return bool(both)
 
 
 def exactly_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> None:
     if not at_most_one(cls, written, reading, one, other):
-        reading.add(written, f"{cls.a} needs `{one}` or `{other}`")
+        reading.add(written, f"{cls.a} needs `{one}` or `{other}`", code="key-missing")

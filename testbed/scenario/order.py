@@ -105,7 +105,7 @@ def _after(
     for name, state in program.after.items():
         found, why, hint = meant(there, name)
         if not found:
-            report(name, f"after: {why}", hint)
+            report(name, f"after: {why}", hint, "program-unknown")
         for one in found:
             serves_it = known[one].serves
             if state == "ready" and not serves_it:

@@ -15,23 +15,26 @@ from testbed.scenario.model import Condition, Host, Program, Scenario
 from testbed.scenario.source import NOWHERE, Hint, Reading, mark_of
 from testbed.scenario.topology import Topology, topology
 from testbed.scenario.units import format_ns
-from testbed.scenario.values import MOST_HOSTS
+from testbed.scenario.values import MOST_HOSTS, TAKEN_NAMES, better_name
 from testbed.scenario.variables import Scope
 
 MOST_NETWORKS = 250
 MOST_PROGRAMS = 2000
+_OF_HOSTS = ("link-end", "program-unknown", "variable")  # what may be right where not every host could be read
 
 
 def look(scenario: Scenario, reading: Reading) -> None:
     """Add every problem and warning of the whole to `reading`."""
 
-    def report(at: object, message: str, hint: Hint = "") -> None:
-        reading.add(scenario.at() if at is None else at, message, hint)
+    def report(at: object, message: str, hint: Hint = "", code: str = "meaning") -> None:
+        if not (reading.hosts_in_doubt and code in _OF_HOSTS):
+            reading.add(scenario.at() if at is None else at, message, hint, code=code)
 
     _name(scenario, reading)
     _times(scenario, reading)
     if not _sizes(scenario, reading):
         return
+    reading.hosts_in_doubt |= any(not NAME.fullmatch(name) or name in TAKEN_NAMES for name in scenario.hosts)
     there = topology(scenario)
     _hosts(scenario, there, reading)
     _ending(scenario, reading)
@@ -50,15 +53,25 @@ def look(scenario: Scenario, reading: Reading) -> None:
 
 def _name(scenario: Scenario, reading: Reading) -> None:
     stem = PurePath(reading.file).stem
-    if scenario.name is not None and scenario.name != stem:
+    if scenario.name is not None and scenario.name != stem and NAME.fullmatch(scenario.name):
         reading.add(
-            scenario.name, f"`name` is {scenario.name}, and the file is called {short(stem)}", "leave it out"
+            scenario.name,
+            f"`name` is {scenario.name}, and the file is called {short(stem)}",
+            "leave it out",
+            code="file-name",
         )
     elif scenario.name is None and not NAME.fullmatch(stem):
-        hint = "a-z, 0-9 and - inside: the file's name is the scenario's"
-        reading.add(NOWHERE, f"`{short(stem)}` is no name for a scenario", hint)
+        better = better_name(stem)
+        rule = "a file's name is its scenario's, and that has a-z, 0-9 and - inside"
+        hint = f"{rule}: rename it to `{better}{PurePath(reading.file).suffix}`" if better else rule
+        reading.add(NOWHERE, f"`{short(stem)}` is no name for a scenario", hint, code="file-name")
     if scenario.about is None:
-        reading.add(scenario.at(), "`about` is missing: one sentence that says what is promised", warning=True)
+        reading.add(
+            scenario.at(),
+            "`about` is missing: one sentence that says what is promised",
+            warning=True,
+            code="about",
+        )
 
 
 def _times(scenario: Scenario, reading: Reading) -> None:
@@ -109,12 +122,13 @@ def _networks(name: str, host: Host, there: Topology, reading: Reading) -> None:
     for network in host.networks:
         if network not in there.networks:
             hint = did_you_mean(network, there.networks) or f"networks: {', '.join(there.networks)}"
-            reading.add(network, f"there is no network `{short(network)}`", hint)
+            reading.add(network, f"there is no network `{short(network)}`", hint, code="network-unknown")
     if not host.networks and len(there.networks) > 1:
         hint = f"`networks: [{next(iter(there.networks))}]`"
         reading.add(name, f"`{name}` is on no network: there are {', '.join(there.networks)}", hint)
     elif not host.networks and host.wrote("networks"):
-        reading.add(host.at("networks"), "the list of networks is empty", "leave it out to be on the only network")
+        hint = "leave it out to be on the only network"
+        reading.add(host.at("networks"), "the list of networks is empty", hint, code="value")
 
 
 def _volumes(scenario: Scenario, host: Host, reading: Reading) -> None:
@@ -152,9 +166,10 @@ def _files(program: Program, reading: Reading) -> None:
 def _ending(scenario: Scenario, reading: Reading) -> None:
     runs = any(program.run is not None for host in scenario.hosts.values() for program in host.programs.values())
     broken = any(host.broken for host in scenario.hosts.values())
-    if not runs and scenario.duration is None and scenario.hosts and not broken:
+    if not runs and scenario.duration is None and scenario.hosts and not broken and not reading.hosts_in_doubt:
         hint = "a program with `run`, or `duration: 10 s` for the whole"
-        reading.add(scenario.at("hosts"), "nothing ends the run: there is no `run` and no `duration`", hint)
+        message = "nothing ends the run: there is no `run` and no `duration`"
+        reading.add(scenario.at("hosts"), message, hint, code="no-end")
 
 
 def _condition(key: str, both: bool, condition: Condition, reading: Reading) -> None:
@@ -175,7 +190,8 @@ def _variables(program: Program, scope: Scope, reading: Reading) -> None:
         try:
             scope.expand(text)
         except Refused as problem:
-            reading.add(at, problem.message, problem.hint)
+            if not reading.hosts_in_doubt:
+                reading.add(at, problem.message, problem.hint, code="variable")
 
 
 def _expanded(program: Program) -> Iterator[tuple[object, str]]:

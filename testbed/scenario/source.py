@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from testbed.errors import Problem
 
 
 class Mark(NamedTuple):
-    """Where something stands. Lines and columns from 1, `offset` in characters from 0. (0, 0): the whole file."""
+    """Where something stands. Lines and columns from 1, `offset` in characters from 0. A file: its start."""
 
-    line: int = 0
-    column: int = 0
+    line: int = 1
+    column: int = 1
     offset: int = 0
 
 
@@ -97,16 +98,20 @@ def split_lines(text: str) -> list[str]:
 
 
 Hint = str | Callable[[], str]  # what to write instead, or how to find that out if it takes long
-Report = Callable[[object, str, Hint], None]  # at, message, hint
+
+
+class Report(Protocol):
+    def __call__(self, at: object, message: str, hint: Hint = "", code: str = "meaning") -> None: ...
 
 
 class Reading:
     """One file being read: its lines, and every problem found so far, each once."""
 
     def __init__(self, file: str, text: str = "") -> None:
-        self.file, self.text = file, text
-        self.lines = split_lines(text)
+        self.file, self.text = file, text.removeprefix("\ufeff")  # the mark that some editors begin a file with
+        self.lines = split_lines(self.text)
         self.prefix = ""  # which saboteur is being looked at
+        self.hosts_in_doubt = False  # some could not be read: who is there, and what they run, is not known
         self._problems: dict[Problem, None] = {}
         self._said: set[tuple[str, Mark, str, bool]] = set()
 
@@ -119,8 +124,8 @@ class Reading:
         """So many problems that looking for what was meant by each would take long and help nobody."""
         return len(self._problems) > 100
 
-    def add(self, at: object, message: str, hint: Hint = "", warning: bool = False) -> None:
-        """`at` is a Mark or anything that has one."""
+    def add(self, at: object, message: str, hint: Hint = "", warning: bool = False, code: str = "meaning") -> None:
+        """`at` is a Mark or anything that has one; `code` is the kind of mistake, which stays as it is."""
         mark = at if isinstance(at, Mark) else mark_of(at)
         said = (self.prefix, mark, message, warning)
         if said in self._said:  # before the hint is looked for: each of a thousand members of a group may say so
@@ -128,9 +133,14 @@ class Reading:
         self._said.add(said)
         if not isinstance(hint, str):
             hint = "" if self.is_hopeless else hint()
-        plain = Problem(self.file, mark.line, mark.column, message, hint, warning)
+        plain = Problem(self.file, mark.line, mark.column, message, hint, warning, code)
         if plain not in self._problems:
-            self._problems[Problem(self.file, mark.line, mark.column, self.prefix + message, hint, warning)] = None
+            self._problems[replace(plain, message=self.prefix + message)] = None
+
+    def told_of(self, at: object) -> bool:
+        """Whether something was wrong already just there."""
+        mark = mark_of(at)
+        return any((one.line, one.column) == (mark.line, mark.column) for one in self._problems)
 
     def line(self, mark: Mark) -> str:
         return self.lines[mark.line - 1] if 0 < mark.line <= len(self.lines) else ""

@@ -7,11 +7,12 @@ no tags, no aliases without end.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import yaml
 
-from testbed.scenario.repair import compose, mark
+from testbed.scenario.repair import BEGINS, compose, mark
 from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Value
 
 MOST_NODES = 50_000  # after aliases are followed
@@ -23,22 +24,26 @@ _TAGS: dict[type[yaml.Node], frozenset[str]] = {
 }
 
 
-def read(reading: Reading, same_key: Callable[[tuple[str, ...], str], str] = lambda path, key: key) -> Map | None:
+def read(
+    reading: Reading,
+    same_key: Callable[[tuple[str, ...], str], str] = lambda path, key: key,
+    words: Mapping[str, bool] = MappingProxyType({}),
+) -> Map | None:
     """The file's tree, or None when there is none to go on with; problems are added to `reading`.
 
-    `same_key(path, key)` gives what makes two keys of the mapping at `path` the same one.
+    `same_key(path, key)` gives what makes two keys of the mapping at `path` the same one; `words` are ours.
     """
-    node = compose(reading)
+    node = compose(reading, words)
     if node is None:
         return None
     try:
         value = _Builder(reading, same_key).build(node)
     except _TooMany as problem:
-        reading.add(Mark(1, 1), str(problem))
+        reading.add(Mark(1, 1), str(problem), code="file")
         return None
     if isinstance(value, Map):
         return value
-    reading.add(value, "a scenario is a mapping that begins with `testbed: 1`")
+    reading.add(value, "a scenario is a mapping that begins with `testbed: 1`", f"as in\n{BEGINS}", code="shape")
     return None
 
 
@@ -62,12 +67,14 @@ class _Builder:
         here = mark(node.start_mark)
         if id(node) in self._open or len(path) > DEEPEST:
             circle = id(node) in self._open
-            self._reading.add(here, "an alias stands inside its own anchor" if circle else "nested too deep")
+            self._reading.add(
+                here, "an alias stands inside its own anchor" if circle else "nested too deep", code="yaml"
+            )
             return Nothing(here)
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         if tag not in _TAGS[type(node)]:
             hint = "write the value bare, or quote it"
-            self._reading.add(here, f"a tag, `{node.tag[:60]}`: a scenario has none", hint)
+            self._reading.add(here, f"a tag, `{node.tag[:60]}`: a scenario has none", hint, code="yaml-tag")
         if isinstance(node, yaml.ScalarNode):
             empty = node.style is None and node.value in ("", "~", "null", "Null", "NULL")
             return Nothing(here) if empty else Text(node.value, here, mark(node.end_mark), node.style or "")
@@ -88,7 +95,7 @@ class _Builder:
             key = Text("", mark(key_node.start_mark), mark(key_node.end_mark))
             if not isinstance(key_node, yaml.ScalarNode):
                 hint = "quote it if it begins with [ or {"
-                self._reading.add(key, "a key is one word, not a list or mapping", hint)
+                self._reading.add(key, "a key is one word, not a list or mapping", hint, code="yaml")
                 continue
             key = Text(key_node.value, key.mark, key.end, key_node.style or "")
             value = self._value(value_node, (*path, key))
@@ -99,15 +106,32 @@ class _Builder:
             if same in seen:
                 before = seen[same].mark
                 where = f"also in line {before.line}, column {before.column}"
-                self._reading.add(key, f"`{key[:60]}` is here twice: {where}")
+                self._reading.add(
+                    key, f"`{key[:60]}` is here twice: {where}", "leave one of them", code="key-twice"
+                )
+                if path == ("hosts",):
+                    self._reading.hosts_in_doubt = True
                 continue
             seen[same] = key
             if node.flow_style and isinstance(value, Nothing) and self._bare(key):
                 key.cut_from = cut_from
+                if self._decimal_comma(own, key):
+                    continue
             else:
                 cut_from = value.mark if isinstance(value, Text) and value.plain else None
             own.put(key, value)
         return self._under(own, merged, seen, path)
+
+    def _decimal_comma(self, own: Map, key: Text) -> bool:
+        """`loss: 0,5 %` in { }: said once, and read as `0.5 %`."""
+        before = next(reversed(own.values()), None)
+        if not (isinstance(before, Text) and before.plain and before.isdecimal() and key[:1].isdecimal()):
+            return False
+        name, whole = next(reversed(own)), f"{before}.{key}"
+        message = f"{name}: `{before},{key}`: the decimal sign is a point"
+        self._reading.add(before, message, f"did you mean `{whole}`?", code="unit")
+        own.put(own.key(name), Text(whole, before.mark, key.end))
+        return True
 
     def _bare(self, key: Text) -> bool:
         """In { }: a key without a colon."""
@@ -117,7 +141,7 @@ class _Builder:
         maps = value if isinstance(value, List) else [value]
         if all(isinstance(one, Map) for one in maps):
             return [one for one in maps if isinstance(one, Map)]
-        self._reading.add(key, "`<<` merges a mapping, or a list of mappings", "as in `<<: *anchor`")
+        self._reading.add(key, "`<<` merges a mapping, or a list of mappings", "as in `<<: *anchor`", code="yaml")
         return []
 
     def _under(self, own: Map, merged: list[Map], seen: dict[str, Text], path: tuple[str, ...]) -> Map:

@@ -12,6 +12,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
+from testbed.scenario import unit_slips
+
 Dimension = Literal["time", "rate", "size", "ratio", "packets", "number"]
 
 TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
@@ -44,28 +46,9 @@ _A: dict[Dimension, str] = {
 _BASE: dict[Dimension, str] = {"time": "ns", "rate": "bit/s", "size": "B", "packets": "packets"}
 _LARGEST = 2**63 - 1
 
-# Spellings from tc, compose and daily use that are refused, because they mean two things or nothing here.
-_MEANT = {
-    "bps": "bit/s", "kbps": "kbit/s", "mbps": "Mbit/s", "gbps": "Gbit/s", "kbit": "kbit/s", "mbit": "Mbit/s",
-    "gbit": "Gbit/s", "bit": "bit/s", "bits/s": "bit/s", "bit/sec": "bit/s", "kbit/sec": "kbit/s",
-    "mbit/sec": "Mbit/s", "gbit/sec": "Gbit/s", "kbits/s": "kbit/s", "mbits/s": "Mbit/s", "gbits/s": "Gbit/s",
-    "kb/s": "kbit/s", "mb/s": "Mbit/s", "gb/s": "Gbit/s", "b/s": "bit/s",
-    "kb": "kB (1000 bytes) or KiB (1024)", "ki": "KiB", "mi": "MiB", "gi": "GiB", "byte": "B", "bytes": "B",
-    "msec": "ms", "msecs": "ms", "millisecond": "ms", "milliseconds": "ms",
-    "usec": "us", "usecs": "us", "µs": "us", "μs": "us", "microseconds": "us", "nsec": "ns", "nanoseconds": "ns",
-    "sec": "s", "secs": "s", "second": "s", "seconds": "s", "mins": "min", "minute": "min", "minutes": "min",
-    "hr": "h", "hrs": "h", "hour": "h", "hours": "h", "percent": "%", "pct": "%",
-    "pkt": "packets", "pkts": "packets", "p": "packets", "d": "h (a day is 24 h)",
-    "day": "h (a day is 24 h)", "days": "h (a day is 24 h)",
-}  # fmt: skip
-_LETTERS: dict[str, dict[Dimension, str]] = {
-    "k": {"size": "kB or KiB", "rate": "kbit/s"},
-    "m": {"time": "min or ms", "size": "MB or MiB", "rate": "Mbit/s"},
-    "g": {"size": "GB or GiB", "rate": "Gbit/s"},
-}
 _PATTERN = re.compile(r"\s*(-?[0-9]{1,40}(?:\.[0-9]{1,40})?)[ \t]*([A-Za-z%µμ].*?)?\s*", re.ASCII)
 _SLIPS = (
-    (r"[0-9]+(:[0-9]+)+", "clock notation is not read: write `90 s`"),
+    (r"[0-9]+(:[0-9]+)+", "clock notation is not read"),
     (r"-?[0-9][0-9_,]*[_,][0-9].*", "digits stand without separators, and the decimal sign is a point"),
     (r"-?[0-9.]+[eE][+-]?[0-9].*", "no exponent: write the digits or a larger unit"),
     (r"-?\.[0-9].*", "a digit stands before the decimal point"),
@@ -74,6 +57,8 @@ _SLIPS = (
 
 class UnitError(ValueError):
     """Text that is no quantity, or not of the dimension asked for. `hint` says what to write instead."""
+
+    code = "unit"
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = hint
@@ -135,33 +120,28 @@ def _positive_whole(text: str, dimension: Dimension) -> int:
 def _exact(text: str, wanted: Dimension | None) -> tuple[Fraction, Dimension]:
     found = _PATTERN.fullmatch(text)
     slip = next((hint for pattern, hint in _SLIPS if re.fullmatch(pattern, text.strip())), "")
-    if found is None or slip:
-        hint = f"a number and a unit: {_ONE_OF[wanted]}" if wanted else "a number and a unit, as in `20 ms`"
-        raise UnitError(f"`{_short(text)}` is no {wanted or 'quantity'}", slip or hint)
-    unit = found[2] or ""
-    if not unit and wanted is not None:
-        raise UnitError(f"`{_short(text)}` has no unit", f"{_UNITS_ARE}{_ONE_OF[wanted]}")
+    unit = (found[2] or "") if found else ""
     scale = UNITS.get(unit)
-    if unit and scale is None:
-        raise UnitError(f"`{_short(text)}`: `{_short(unit)}` is no unit", _hint(unit, wanted))
-    dimension: Dimension = scale[0] if scale else "number"
-    if wanted and dimension != wanted:
-        raise UnitError(f"`{_short(text)}` is {_A[dimension]}, not {_A[wanted]}", f"{_UNITS_ARE}{_ONE_OF[wanted]}")
-    number = Fraction(found[1])
-    return (number * scale[1] if scale else number), dimension
-
-
-def _hint(unit: str, wanted: Dimension | None) -> str:
-    low = unit.lower()
-    letters = _LETTERS.get(low, {})
-    meant = letters.get(wanted) if wanted else ", ".join(letters.values())
-    meant = meant or _MEANT.get(low) or " or ".join(known for known in UNITS if known.lower() == low)
-    if meant and unit.endswith(("B/s", "Bps")):
-        meant += " (a rate is in bits, eight to a byte)"
-    if meant:
-        return f"did you mean {meant}?"
+    if found is not None and not slip and (scale or not (unit or wanted)):
+        dimension: Dimension = scale[0] if scale else "number"
+        number = Fraction(found[1])
+        if wanted and dimension != wanted:
+            raise UnitError(
+                f"`{_short(text)}` is {_A[dimension]}, not {_A[wanted]}", f"{_UNITS_ARE}{_ONE_OF[wanted]}"
+            )
+        return (number * scale[1] if scale else number), dimension
+    meant = unit_slips.hint(text, wanted, {unit: dimension for unit, (dimension, _) in UNITS.items()})
+    if found is None or slip:
+        form = f"a number and a unit: {_ONE_OF[wanted]}" if wanted else "a number and a unit, as in `20 ms`"
+        raise UnitError(
+            f"`{_short(text)}` is no {wanted or 'quantity'}", "; ".join(filter(None, (slip, meant))) or form
+        )
+    if not unit:
+        assert wanted is not None
+        raise UnitError(f"`{_short(text)}` has no unit", meant or f"{_UNITS_ARE}{_ONE_OF[wanted]}")
     choice = [wanted] if wanted else [dimension for dimension, _ in UNITS.values()]
-    return _UNITS_ARE + "; ".join(_ONE_OF[dimension] for dimension in dict.fromkeys(choice))
+    known = _UNITS_ARE + "; ".join(_ONE_OF[dimension] for dimension in dict.fromkeys(choice))
+    raise UnitError(f"`{_short(text)}`: `{_short(unit)}` is no unit", meant or known)
 
 
 def _whole(exact: Fraction, text: str, dimension: Dimension) -> int:

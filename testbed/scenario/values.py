@@ -46,17 +46,23 @@ def name(value: Value, reading: Reading) -> Text:
     """A DNS label: hosts, networks, programs, volumes, scenarios."""
     text = text_of(value, reading, "a name")
     if not NAME.fullmatch(text):
-        better = re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:63].strip("-")
+        better = better_name(text)
         hint = "a-z, 0-9 and - inside, at most 63 letters" + (f", as in `{better}`" if better else "")
         raise Refused(f"`{short(text)}` is no name", hint)
     return text
+
+
+def better_name(text: str) -> str:
+    """The name that is nearest to it; "" if nothing of it can stand in one."""
+    return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:63].strip("-")
 
 
 def free_name(value: Value, reading: Reading) -> Text:
     text = name(value, reading)
     if text in TAKEN_NAMES:
         raise Refused(
-            f"`{text}` cannot be a name: the word has a meaning of its own in links, commands or `expect`"
+            f"`{text}` cannot be a name: the word has a meaning of its own in links, commands or `expect`",
+            f"such as `{text}-1`",
         )
     return text
 
@@ -176,6 +182,8 @@ def requirement(value: Value, reading: Reading) -> Text:
     hint = did_you_mean(text, known, f"one of {', '.join(known)}")
     if word == "command" and "/" in argument:
         hint = f"a name without a path: `command:{posixpath.basename(argument)}`"
+    elif not hint.startswith("did you") and re.fullmatch(_REQUIRED["command"], text, re.ASCII):
+        hint = f"a program is required as `command:{text}`; else {hint}"
     raise Refused(f"`{short(text)}` is no requirement", hint)
 
 
@@ -215,7 +223,7 @@ Capability = Annotated[str, Reads(simple(capability, "a capability"), {"type": "
 def regex(text: Text) -> Text:
     """`/.../`, kept without the slashes."""
     if len(text) < 3 or text[0] != "/" or text[-1] != "/":
-        raise Refused(f"`{short(text)}` is no regular expression", f"it stands between slashes: /{short(text)}/")
+        raise Refused(f"`{short(text)}` is no regular expression", f"it stands between slashes: `/{short(text)}/`")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -291,7 +299,9 @@ def queue(value: Value, reading: Reading) -> units.Quantity:
         raise Refused(f"expected a queue, found {called(value)}", "as in `100 packets`, `50 ms` or `64 KiB`")
     quantity = units.parse_quantity(value)
     if quantity.dimension not in ("packets", "time", "size") or quantity.value <= 0:
-        raise Refused(f"`{short(value)}` is no length of a queue", "as in `100 packets`, `50 ms` or `64 KiB`")
+        bare = quantity.dimension == "number" and re.fullmatch("[1-9][0-9]*", value)
+        hint = f"did you mean `{value} packets`?" if bare else "as in `100 packets`, `50 ms` or `64 KiB`"
+        raise Refused(f"`{short(value)}` is no length of a queue", hint, code="unit")
     return quantity
 
 
@@ -321,7 +331,7 @@ def version(value: Value, reading: Reading) -> int:
     if re.fullmatch("[1-9][0-9]{0,8}", text) and int(text) > 1:
         raise Refused(f"this file is of format {text} and needs a newer testbed", "this one reads format 1")
     if text != "1":
-        raise Refused(f"`{short(text)}` is no version of the format", "testbed: 1")
+        raise Refused(f"`{short(text)}` is no version of the format", "write `testbed: 1`")
     return 1
 
 
@@ -399,7 +409,7 @@ def file_target(value: Value, reading: Reading) -> Text:
 def absolute_path(value: Value, reading: Reading) -> Text:
     text = host_path(value, reading)
     if not text.startswith("/"):
-        raise Refused(f"`{short(text)}` is no absolute path", f"/{short(text)}")
+        raise Refused(f"`{short(text)}` is no absolute path", f"did you mean `/{short(text)}`?")
     return text
 
 

@@ -52,7 +52,7 @@ CASES = [
     # shapes
     ("hosts: [a]\n", 3, 8, "hosts: expected a mapping of hosts, found a list", ""),
     ("hosts: {a: echo}\n", 3, 12, "a host is a mapping, found `echo`", ""),
-    (TWO + "tags: udp\n", 6, 7, "expected a list of tags, found `udp`", "write [udp]"),
+    (TWO + "tags: udp\n", 6, 7, "expected a list of tags, found `udp`", "write `tags: [udp]`"),
     (TWO + "links: {a -> b: 5 ms}\n", 6, 17, "a condition is a mapping, found `5 ms`", ""),
     (TWO + "links: {a -> b: {reorder: 5 %}}\n", 6, 27, "reorder is a mapping", "{ratio: 5 %, by: 3 packets}"),
     (TWO + "links: {a -> b: {reorder: {ratio: 5 %}}}\n", 6, 27, "reorder needs `by`", ""),
@@ -74,15 +74,21 @@ CASES = [
     ("seed: -1\n" + TWO, 3, 7, "seed: `-1` is no whole number", ""),
     ("seed: 010\n" + TWO, 3, 7, "seed: `010` is no whole number", "without a leading 0"),
     ("seed: 99999999999999999999\n" + TWO, 3, 7, "outside 0 to", ""),
-    ("timeout: 60\n" + TWO, 3, 10, "timeout: `60` has no unit", "ns us ms s min h"),
+    ("timeout: 60\n" + TWO, 3, 10, "timeout: `60` has no unit", "`60 s`"),
     ("timeout: 1:30\n" + TWO, 3, 10, "timeout: `1:30` is no time", "`90 s`"),
     ("timeout: 0 s\n" + TWO, 3, 10, "timeout: `0 s` is too small", "at least 1 ns"),
-    (TWO + "links: {a -> b: {loss: 10}}\n", 6, 24, "loss: `10` has no unit", "`10 %`"),
-    (TWO + "links: {a -> b: {loss: 0.1}}\n", 6, 24, "loss: `0.1` has no unit", "`10 %`"),
+    (TWO + "links: {a -> b: {loss: 10}}\n", 6, 24, "loss: `10` has no unit", "did you mean `10 %`?"),
+    (TWO + "links: {a -> b: {loss: 0.1}}\n", 6, 24, "loss: `0.1` has no unit", "did you mean `10 %`?"),
     (TWO + "links: {a -> b: {loss: 101 %}}\n", 6, 24, "outside 0 % to 100 %", ""),
-    (TWO + "links: {a -> b: {rate: 10 Mbps}}\n", 6, 24, "`Mbps` is no unit", "did you mean Mbit/s?"),
+    (TWO + "links: {a -> b: {rate: 10 Mbps}}\n", 6, 24, "`Mbps` is no unit", "did you mean `10 Mbit/s`?"),
     (TWO + "links: {a -> b: {rate: 0 bit/s}}\n", 6, 24, "too small", "at least 1 bit/s"),
-    (TWO + "links: {a -> b: {rate: 1 Mbit/s, queue: 5}}\n", 6, 41, "no length of a queue", "`100 packets`"),
+    (
+        TWO + "links: {a -> b: {rate: 1 Mbit/s, queue: 5}}\n",
+        6,
+        41,
+        "no length of a queue",
+        "did you mean `5 packets`?",
+    ),
     ("hosts: {a: {run: x, count: 0}}\n", 3, 28, "0 is outside 1 to 1000", ""),
     ("hosts: {a: {run: x, stop_signal: TERM}}\n", 3, 34, "`TERM` is no signal", "did you mean `SIGTERM`?"),
     ("requires: [dokcer]\n" + TWO, 3, 12, "`dokcer` is no requirement", "did you mean `docker`?"),
@@ -94,10 +100,10 @@ CASES = [
     # links
     (TWO + "links: {a -> c: {}}\n", 6, 9, "`a -> c` names no one: there is no host `c`", "hosts: a, b, all"),
     (TWO + "links: {lna: {}}\n", 6, 9, "there is no network `lna`", "did you mean `lan`?"),
-    (TWO + "links: {a: {}}\n", 6, 9, "`a` is a host, and a link has two ends", "`a <-> all`"),
+    (TWO + "links: {a: {}}\n", 6, 9, "`a` is a host, and a link has two ends", "`a <-> b`"),
     (TWO + "links: {a -> a: {}}\n", 6, 9, "`a -> a` names no one", ""),
     (TWO + "links: {a <- b: {}}\n", 6, 9, "`a <- b` is no link", "write `b -> a`"),
-    (TWO + "links: {a to b: {}}\n", 6, 9, "`a to b` is no link", "`a -> b` one way"),
+    (TWO + "links: {a to b: {}}\n", 6, 9, "`a to b` is no link", "write `a -> b`"),
     (TWO + "links: {a -> b over wan: {}}\n", 6, 9, "there is no network `wan`", "did you mean `lan`?"),
     (
         TWO + "links: {a -> b: {}, a <-> b: {}}\n",
@@ -146,7 +152,13 @@ CASES = [
     ("hosts: {a: {serve: x, ready: {wait: 2 s, within: 1 s}}, b: {run: x}}\n", 3, 42, "over before `wait`", ""),
     # after
     ("hosts: {a: {run: x, after: bb}, b: {run: x}}\n", 3, 28, "there is no program `bb`", "did you mean `b`?"),
-    ("hosts: {a: {run: x, after: {b: done}}, b: {run: x}}\n", 3, 32, "`done` is no state", "one of ready"),
+    (
+        "hosts: {a: {run: x, after: {b: done}}, b: {run: x}}\n",
+        3,
+        32,
+        "`done` is no state",
+        "did you mean `ended`?",
+    ),
     (
         "hosts: {a: {run: x, after: {b: ready}}, b: {run: x}}\n",
         3,
@@ -411,8 +423,9 @@ def test_hosts_that_share_several_networks_must_say_which() -> None:
 
 def test_a_file_whose_name_is_no_name() -> None:
     problem = problems(TWO, "My Test.yaml")[0]
-    assert (problem.line, problem.column) == (0, 0)
+    assert (problem.line, problem.column) == (1, 1)
     assert "`My Test` is no name for a scenario" in problem.message
+    assert "rename it to `my-test.yaml`" in problem.hint
     assert problems("name: t\n" + TWO, "/somewhere/t.yaml") == []
 
 

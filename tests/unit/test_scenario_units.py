@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -63,25 +65,32 @@ def test_each_dimension_has_its_parser(parse: Callable[[str], float], text: str,
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("20", "units: ns us ms s min h"),
-        ("20 msec", "did you mean ms?"),
-        ("2 d", "a day is 24 h"),
-        ("20 m", "did you mean min or ms?"),
-        ("20 MS", "did you mean ms?"),
-        ("20 sec", "did you mean s?"),
-        ("20 µs", "did you mean us?"),
-        ("2 days", "24 h"),
+        ("20", "did you mean `20 ms` or `20 s`?"),
+        ("20 msec", "did you mean `20 ms`?"),
+        ("2 d", "did you mean `48 h`?"),
+        ("20 m", "did you mean `20 min` or `20 ms`?"),
+        ("20 MS", "did you mean `20 ms`?"),
+        ("20 sec", "did you mean `20 s`?"),
+        ("20 µs", "did you mean `20 us`?"),
+        ("2 days", "`48 h`"),
         ("1:30", "`90 s`"),
-        ("1_000 ms", "without separators"),
-        ("1,5 s", "decimal sign is a point"),
-        ("1e3 ms", "no exponent"),
-        (".5 s", "a digit stands before"),
+        ("1_000 ms", "without separators, and the decimal sign is a point; did you mean `1000 ms`?"),
+        ("1,5 s", "decimal sign is a point; did you mean `1.5 s`?"),
+        ("1e3 ms", "did you mean `1000 ms`?"),
+        (".5 s", "did you mean `0.5 s`?"),
         ("5 m s", "units: ns us ms s min h"),
         ("10 Mbit/s", "units: ns us ms s min h"),
         ("abc", "a number and a unit"),
         ("", "a number and a unit"),
         ("- 5 s", "a number and a unit"),
-        ("5. s", "a number and a unit"),
+        ("5. s", "did you mean `5 s`?"),
+        ("0.02", "did you mean `20 ms`?"),
+        ("1m30s", "did you mean `90 s`?"),
+        ("20-30 ms", "did you mean `delay: 25 ms, jitter: 5 ms`?"),
+        ("20ms ± 5ms", "did you mean `delay: 20 ms, jitter: 5 ms`?"),
+        ("20ms 5ms", "did you mean `delay: 20 ms, jitter: 5 ms`?"),
+        ("20\u00a0ms", "did you mean `20 ms`?"),
+        ("none", "did you mean `0 ms`?"),
         ("٣ ms", "a number and a unit"),
     ],
 )
@@ -94,12 +103,14 @@ def test_what_is_no_time_is_refused_with_a_hint(text: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("10 Mbps", "did you mean Mbit/s?"),
-        ("10 mbit", "did you mean Mbit/s?"),
-        ("10 MB/s", "Mbit/s (a rate is in bits, eight to a byte)"),
-        ("10 K", "did you mean kbit/s?"),
-        ("10 M", "did you mean Mbit/s?"),
-        ("10 MBIT/S", "did you mean Mbit/s?"),
+        ("10 Mbps", "did you mean `10 Mbit/s`?"),
+        ("10 mbit", "did you mean `10 Mbit/s`?"),
+        ("10 MB/s", "`80 Mbit/s` (a rate is in bits, eight to a byte)"),
+        ("1000000", "did you mean `1 Mbit/s`?"),
+        ("10", "did you mean `10 Mbit/s`?"),
+        ("10 K", "did you mean `10 kbit/s`?"),
+        ("10 M", "did you mean `10 Mbit/s`?"),
+        ("10 MBIT/S", "did you mean `10 Mbit/s`?"),
     ],
 )
 def test_what_is_no_rate_is_refused_with_a_hint(text: str, hint: str) -> None:
@@ -110,12 +121,60 @@ def test_what_is_no_rate_is_refused_with_a_hint(text: str, hint: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("3 KB", "kB (1000 bytes) or KiB (1024)"), ("3 K", "kB or KiB"), ("3 bytes", "did you mean B?")],
+    [
+        ("3 KB", "`3 kB` or `3 KiB`"),
+        ("3 K", "`3 kB` or `3 KiB`"),
+        ("3 bytes", "did you mean `3 B`?"),
+        ("3", "`3 B`"),
+    ],
 )
 def test_what_is_no_size_is_refused_with_a_hint(text: str, hint: str) -> None:
     with pytest.raises(UnitError) as refused:
         units.parse_size_bytes(text)
     assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("0.05", "`5 %`"),
+        ("5", "`5 %`"),
+        ("1", "`1 %` or `100 %`"),
+        ("1.5", "`1.5 %`"),
+        ("%5", "`5 %`"),
+        ("5%%", "`5 %`"),
+        ("5 percent", "`5 %`"),
+        ("0,5 %", "`0.5 %`"),
+        ("1/20", "`5 %`"),
+        ("1e-2", "`1 %`"),
+        ("5\u00a0%", "`5 %`"),
+        ("none", "`0 %`"),
+        ("1/3", "as in `10 %`"),
+        ("150", "as in `10 %`"),
+        ("2/1", "as in `10 %`"),
+    ],
+)
+def test_what_is_no_ratio_is_refused_with_what_is_meant(text: str, hint: str) -> None:
+    with pytest.raises(UnitError) as refused:
+        units.parse_ratio(text)
+    assert hint in refused.value.hint
+
+
+@given(
+    st.sampled_from([units.parse_ratio, units.parse_duration_ns, units.parse_rate_bit_s]),
+    st.text("0123456789.,%/smMbit ", max_size=9),
+)
+def test_what_is_proposed_can_be_written(parse: Callable[[str], float], text: str) -> None:
+    try:
+        parse(text)
+    except UnitError as refused:
+        if "did you mean `" in refused.hint and ": " not in refused.hint.split("did you mean", 1)[1]:
+            for proposed in re.findall("`([^`]*)`", refused.hint.split("did you mean", 1)[1]):
+                with suppress(UnitError):  # out of range, or finer than a nanosecond: said in its turn
+                    parse(proposed)
+                    continue
+                with pytest.raises(UnitError, match=r"whole number|outside|too large|below zero"):
+                    parse(proposed)
 
 
 @pytest.mark.parametrize(
