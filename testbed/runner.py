@@ -247,10 +247,10 @@ class _Job:
             host: {name: value - before[host].get(name, 0) for name, value in counters.items()}
             for host, counters in after.items()
         }
-        self._collect(engine)
+        not_read = self._collect(engine)
         self._await_empty_links(agent)
-        start = self.records.proof.start
-        self.records.proof = replace(LinkProof(**agent.check()), start=start)
+        start, proof = self.records.proof.start, LinkProof(**agent.check())
+        self.records.proof = replace(proof, problems=[*proof.problems, *not_read], start=start)
         ledger = agent.ledger()
         frames = decode(ledger) if ledger else []
         self.records.ledger = sorted((_shifted(frame, self.shift_ns) for frame in frames), key=_entry)
@@ -265,12 +265,19 @@ class _Job:
                 told_s = time.monotonic()
                 self.runner.say("waiting until what programs sent at the end has left the links")
 
-    def _collect(self, engine: Engine) -> None:
-        """Copy out what `collect:` names, also after a failure; what is not there or too large is said."""
+    def _collect(self, engine: Engine) -> list[tuple[str, str, str]]:
+        """Copy out what `collect:` names, also after a failure; what is not there or too large is said.
+
+        What a host does not give is an error of that host, as in LinkProof: the records of the others count.
+        """
+        not_read = []
         for program in self.plan.programs:
             for path in program.collect:
                 try:
                     archive = engine.get(program.host, path)
+                except EngineError as problem:
+                    not_read.append(("error", program.host, f"{program.id} collect: {path}: {problem}"))
+                    continue
                 except FileNotFoundError:
                     self.runner.say(f"{program.id} collect: {path}: not there")
                     continue
@@ -285,6 +292,7 @@ class _Job:
                 for what in left_out:
                     self.runner.say(f"{program.id} collect: {what}")
             self.results.collected(self.plan, self.records.programs[program.id])
+        return not_read
 
     def _down(self, engine: Engine) -> None:
         """Everything goes, also when a signal comes while it goes: the command line lets only one through."""

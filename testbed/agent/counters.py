@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from testbed.agent import namespaces
 from testbed.agent.host import Host
 from testbed.errors import EngineError
 from testbed.groups import memory_kills
@@ -11,16 +10,20 @@ from testbed.measure.records import MEMORY_KILLS
 
 
 def read(host: Host) -> dict[str, int]:
-    """Absolute values, with MEMORY_KILLS where that can be known. Raises EngineError if the host is gone."""
-    tables = Path(f"/proc/{host.pid}/net")
+    """Absolute values, with MEMORY_KILLS where that can be known. Raises EngineError.
+
+    They are the namespace's, which we hold: they can be read when every process in it has ended.
+    """
     try:
-        found = paired((tables / "snmp").read_text()) | paired((tables / "netstat").read_text())
-        six = tables / "snmp6"
-        if (killed := memory_kills(host.pid)) is not None:
-            found[MEMORY_KILLS] = killed
-        return found | (listed(six.read_text()) if six.exists() else {})
+        with namespaces.inside(host.netns):
+            tables = namespaces.TABLES
+            found = paired((tables / "snmp").read_text()) | paired((tables / "netstat").read_text())
+            six = tables / "snmp6"
+            found |= listed(six.read_text()) if six.exists() else {}
     except OSError as problem:
-        raise EngineError(f"reading the counters of {host.name} (process {host.pid}): {problem}") from problem
+        raise EngineError(f"reading the counters of {host.name}: {problem}") from problem
+    killed = None if host.gone else memory_kills(host.pid)
+    return found if killed is None else found | {MEMORY_KILLS: killed}
 
 
 def paired(text: str) -> dict[str, int]:

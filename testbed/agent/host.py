@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +46,7 @@ class Host:
     neighbours: tuple[Neighbour, ...]
     sysctls: dict[str, str]
     congestion: str = "machine"  # TCP's algorithm
+    holder: int = -1  # a descriptor of that process, which cannot come to mean another one
     netns: int = -1  # a descriptor
     pid_ns: tuple[int, int] = (0, 0)
     mtus: dict[str, int] = field(default_factory=dict)  # by interface, as read back
@@ -64,6 +67,7 @@ class Host:
     def open(self) -> None:
         """Hold its network namespace open. Raises EngineError if its holder is gone or closed to us."""
         try:
+            self.holder = os.pidfd_open(self.pid)
             self.netns = namespaces.open_network(self.pid)
             self.pid_ns = namespaces.identity(self.pid, "pid")
         except OSError as problem:
@@ -74,9 +78,20 @@ class Host:
             ) from problem
 
     def close(self) -> None:
-        if self.netns >= 0:
-            os.close(self.netns)
-            self.netns = -1
+        for descriptor in (self.holder, self.netns):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.holder = self.netns = -1
+
+    @property
+    def gone(self) -> str:
+        """Why nothing can run in it any more; "" while the process that holds it lives."""
+        if self.holder < 0 or not ended([self]):
+            return ""
+        return (
+            f"host {self.name} has gone: the process that held it open ({self.pid}) has ended, and all of its "
+            "programs with it; look for who stopped it, or whether this machine ran out of memory"
+        )
 
     @property
     def dual(self) -> bool:
@@ -84,3 +99,11 @@ class Host:
 
     def nic_of(self, network: str) -> Nic | None:
         return next((nic for nic in self.nics if nic.network == network), None)
+
+
+def ended(hosts: Iterable[Host]) -> bool:
+    """Whether the process that holds one of these has ended. One look at all of them: there may be a thousand."""
+    poll = select.poll()  # select(2) knows no descriptor beyond 1,023
+    for host in hosts:
+        poll.register(host.holder, select.POLLIN)
+    return bool(poll.poll(0))

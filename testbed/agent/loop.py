@@ -21,14 +21,14 @@ from testbed import linux
 from testbed.agent import baseline, counters, crossing, filters, links, namespaces, passage, processes, sockets
 from testbed.agent.canary import Canary
 from testbed.agent.cpu_wait import CpuWait
-from testbed.agent.host import Host
+from testbed.agent.host import Host, ended
 from testbed.conditions.fate import FATE_VERSION
 from testbed.errors import CapabilityError, ConditionError, EngineError, TestbedError
 
 ALIVE_EVERY_S = 10.0
 SILENCE_S = 60.0
 DRAIN_EVERY_S = 0.5  # how long a request waits for links to become empty: others wait behind it
-LOOK_EVERY_S = 0.1  # whether the wire lives
+LOOK_EVERY_S = 0.1  # whether the wire and all hosts live
 _PIPE_BUF = 4096  # what a pipe that is ready for writing takes without blocking
 
 Json = dict[str, Any]
@@ -159,14 +159,21 @@ class Agent:
         self.run_goes_on = False
         late = {"canary_p99_ns": self.canary.late.p99_ns(), "cpu_wait_p99_ns": self.cpu_wait.p99_ns()}
         found = self.links.check()
+        gone = [("error", name, host.gone) for name, host in self.hosts.items() if host.gone]
+        found["problems"] = [*gone, *found["problems"]]
         if self._crossing is not None:
-            found["problems"] = [*found["problems"], *self._crossing.problems()]
+            found["problems"] += self._crossing.problems()
             found["crossings"] = {network: vars(count) for network, count in self._crossing.counts.items()}
         return {**found, **late}
 
     def ledger(self, request: Json) -> Json:
         piece, following = self.links.ledger(request["offset"])
         return {"data": base64.b64encode(piece).decode(), "next": following}
+
+    def lost(self) -> str:
+        """Why the network is not what was asked for any more, in words: a wire or a host has ended; "" if not."""
+        gone = [host.gone for host in self.hosts.values()] if ended(self.hosts.values()) else []
+        return "; ".join(filter(None, [self.links.lost(), *gone]))
 
     def _host(self, name: str) -> Host:
         try:
@@ -205,7 +212,7 @@ class Loop:
         self._stop, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._pieces: list[bytes] = []  # of a line that has not ended yet
         self._spoke = self._heard = self._looked = time.monotonic()
-        self._told = ""  # what was said of the wire's end: once is enough
+        self._told = ""  # what was said of that: once is enough
 
     def run(self) -> None:
         """Serve until the end, then undo. The caller's signal handlers are put back."""
@@ -234,7 +241,7 @@ class Loop:
                 return
             if now - self._spoke >= self._alive_every_s and not self._write({"alive": now}):
                 return
-            if now - self._looked >= LOOK_EVERY_S and not self._look_at_wire(now):
+            if now - self._looked >= LOOK_EVERY_S and not self._look_around(now):
                 return
             ready = self._wait()
             if self._stop in ready:
@@ -248,10 +255,10 @@ class Loop:
                 if b"\n" in piece and not self._answer_lines():
                     return
 
-    def _look_at_wire(self, now: float) -> bool:
-        """Say unasked that the wire has ended: no run may go on as if it had not. False: nobody reads."""
+    def _look_around(self, now: float) -> bool:
+        """Say unasked what has ended: no run may go on as if it had not. False: nobody reads."""
         self._looked = now
-        lost = self._agent.links.lost()
+        lost = self._agent.lost()
         if lost == self._told:
             return True
         self._told = lost

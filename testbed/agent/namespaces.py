@@ -17,6 +17,7 @@ from pathlib import Path
 from testbed import linux
 from testbed.errors import CommandError, EngineError
 
+TABLES = Path("/proc/thread-self/net")  # of the network namespace where this thread stands
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _TIMEOUT_S = 60  # no command of ours takes a second; this only ends a wait on a kernel that hangs
 

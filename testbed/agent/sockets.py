@@ -1,4 +1,4 @@
-"""What a program listens on: the sockets open in its process tree, from the tables in /proc/PID/net."""
+"""What a program listens on: the sockets open in its process tree, from the tables of its host's network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ _DATAGRAM = 2
 def listening(host: Host, pid: int) -> list[dict[str, Any]]:
     """TCP in LISTEN, UDP bound outside the ports that the kernel gives out itself, UNIX with a path.
 
-    Each as {proto, ip, port, path}, only those that are open in the process tree of `pid`. Raises EngineError if
-    the host is gone.
+    Each as {proto, ip, port, path}, only those that are open in the process tree of `pid`. Raises EngineError.
     """
     open_now = _open_inodes(pid)
     if not open_now:
@@ -30,15 +29,14 @@ def listening(host: Host, pid: int) -> list[dict[str, Any]]:
     try:
         with namespaces.inside(host.netns):
             low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-        tables = Path(f"/proc/{host.pid}/net")
-        found = []
-        for name in ("tcp", "tcp6", "udp", "udp6"):
-            table = tables / name
-            if table.exists():  # a kernel without IPv6 has no tcp6
-                found += list(internet(name[:3], table.read_text(), open_now, range(low, high + 1)))
-        found += list(unix((tables / "unix").read_text(), open_now))
+            found = []
+            for name in ("tcp", "tcp6", "udp", "udp6"):
+                table = namespaces.TABLES / name
+                if table.exists():  # a kernel without IPv6 has no tcp6
+                    found += list(internet(name[:3], table.read_text(), open_now, range(low, high + 1)))
+            found += list(unix((namespaces.TABLES / "unix").read_text(), open_now))
     except OSError as problem:
-        raise EngineError(f"reading the sockets of {host.name} (process {host.pid}): {problem}") from problem
+        raise EngineError(f"reading the sockets of {host.name}: {problem}") from problem
     return found
 
 

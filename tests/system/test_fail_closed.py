@@ -164,13 +164,17 @@ def killed(word: str) -> Callable[[Going], None]:
     return lambda run: os.kill(run.find(word), signal.SIGKILL)
 
 
-def killed_on_docker(_: Going) -> None:
+def killed_on_docker(end: str) -> Callable[[Going], None]:
+    """The container whose name ends so."""
     from testbed.engines.docker_client import api_closed, connect
     from testbed.engines.docker_owner import RUN
 
-    with api_closed(connect(os.environ["DOCKER_HOST"])) as api:
-        (agent,) = [c for c in api.containers(filters={"label": RUN}) if c["Names"][0].endswith(".agent")]
-        api.kill(agent["Id"])
+    def kill(_: Going) -> None:
+        with api_closed(connect(os.environ["DOCKER_HOST"])) as api:
+            (one,) = [c for c in api.containers(filters={"label": RUN}) if c["Names"][0].endswith(end)]
+            api.kill(one["Id"])
+
+    return kill
 
 
 @dataclass
@@ -186,6 +190,7 @@ class Case:
 
 NOT_IN_FORCE = "error: the conditions of client are not in force:"
 DEAD = "error: the agent ended in mid-run: {}; nothing holds or proves the conditions any more"
+HOST_DEAD = "error: the conditions are not in force: host server has gone: the process that held it open ("
 CHANGED = "asked {'delay_ns': 5000000}, at the end the wire held {'delay_ns': 6000000}"
 A_MINUTE = 60_000
 REPLACE = "tc filter replace dev eth0 egress protocol all pref 1 handle 1"
@@ -211,6 +216,7 @@ CASES = {
         "inconclusive: the wire itself lost 5 frames: on client->server over lan (5 were larger than a slot)",
     ),
     "the agent is killed": Case("pass", 3, DEAD.format("end of its output"), killed("agent.__main__"), A_MINUTE),
+    "a host is killed": Case("pass", 3, HOST_DEAD, killed("server of lab-"), A_MINUTE),
     "the wire is killed": Case(
         "pass", 3, "error: the conditions are not in force: the wire (process ", killed("import wire"), A_MINUTE
     ),
@@ -218,8 +224,9 @@ CASES = {
 ON_DOCKER = {
     "the filter is removed": CASES["the filter is removed"],
     "the agent is killed": Case(
-        "pass", 3, DEAD.format("its container ended with SIGKILL"), killed_on_docker, A_MINUTE
+        "pass", 3, DEAD.format("its container ended with SIGKILL"), killed_on_docker(".agent"), A_MINUTE
     ),
+    "a host is killed": Case("pass", 3, HOST_DEAD, killed_on_docker("-server"), A_MINUTE),
 }
 
 
@@ -240,6 +247,8 @@ def test_what_is_done_behind_the_agents_back_is_no_pass_and_the_reason_is_said(
     for what, case in cases.items():
         run = ended[what]
         assert run.status == case.status and run.last.startswith(case.reason), (what, run)
+        if case.count == A_MINUTE:
+            assert "READY" in (run.results / "programs/server.server.stdout").read_text(), "output is kept"
         assert case.count != A_MINUTE or run.took_s < 45, f"{what}: it went on for the minute that the probe takes"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from testbed.agent import canary, counters, cpu_wait, namespaces, processes, sockets
-from testbed.agent.host import Host
+from testbed.agent.host import Host, ended
 from testbed.errors import EngineError
 
 # The first lines of real tables, with the columns that nobody reads cut short.
@@ -115,8 +115,27 @@ def test_counters_have_the_names_of_nstat() -> None:
 
 
 def test_counters_of_ourselves_are_those_of_nstat() -> None:
-    found = counters.read(ourselves())
+    host = ourselves()
+    host.open()
+    found = counters.read(host)
+    host.close()
     assert {"TcpRetransSegs", "UdpInDatagrams", "TcpExtListenDrops", "IpExtInOctets"} <= found.keys()
+
+
+def test_a_host_that_has_gone_says_so_and_its_counters_and_sockets_can_still_be_read() -> None:
+    holder = subprocess.Popen(["sleep", "60"])
+    host = Host("a", holder.pid, (), (), (), {})
+    host.open()
+    try:
+        assert host.gone == "" and not ended([host])
+        holder.kill()
+        holder.wait()
+        assert ended([host]) and host.gone.startswith(
+            f"host a has gone: the process that held it open ({holder.pid})"
+        )
+        assert "TcpRetransSegs" in counters.read(host) and sockets.listening(host, holder.pid) == []
+    finally:
+        host.close()
 
 
 def test_a_table_that_does_not_fit_is_an_error() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from testbed.engines import fake
 from testbed.engines.fake import FakeEngine
+from testbed.errors import EngineError
 from testbed.judge import judge
 from testbed.measure.records import Frame
 from testbed.results import Results
@@ -98,6 +99,22 @@ def test_whatever_breaks_is_an_error_with_its_reason_and_nothing_stays(bench: Be
     assert f"{step} broke" in run.judgement.reason
     assert fake.ALL_LABS == []
     assert judge(*Results(run.results.path).load()).outcome == "error"
+
+
+def test_a_host_that_does_not_give_what_is_collected_takes_nothing_from_the_others(bench: Bench) -> None:
+    class Shut(FakeEngine):
+        def get(self, host: str, path: str) -> bytes:
+            if host == "server":
+                raise EngineError("the host is gone")
+            return super().get(host, path)
+
+    bench.engine = Shut()
+    run = bench.run(GOOD.replace("do serve 80}", "do serve 80, collect: [/log]}"))
+    assert run.judgement.outcome == "error"
+    assert run.judgement.reason == "server.server collect: /log: the host is gone"
+    assert [verdict.outcome for verdict in run.judgement.verdicts] == ["pass", "pass", "pass"]
+    assert (run.results.path / "collected/client.client/scenario/note").read_bytes() == b"hello"
+    assert judge(*Results(run.results.path).load()) == run.judgement
 
 
 @pytest.mark.parametrize("step", ["open", "up", "hosts", "conditions"])
