@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from testbed import groups
+from testbed import groups, linux
 from tests.command import ENGINES
 
 # Two noisy cores: how long one example takes says nothing about the code.
@@ -165,6 +165,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 BEFORE = pytest.StashKey[tuple[set[str], set[str], set[int]]]()
 LEFT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(autouse=True)
+def a_loopback_of_its_own(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A raw socket gets all packets of its protocol, also those of another suite on the same machine."""
+    if request.path.name not in RAW or os.geteuid() != 0:
+        yield
+        return
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        linux.unshare(linux.CLONE_NEWNET)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
+    finally:
+        linux.setns(home, linux.CLONE_NEWNET)
+        os.close(home)
 
 
 @pytest.fixture(autouse=True)
