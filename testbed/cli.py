@@ -22,7 +22,7 @@ from testbed.catalogue import everything, find
 from testbed.engines.choose import choose
 from testbed.errors import HostError, Problem, ScenarioError, TestbedError
 from testbed.measure.records import EXIT_STATUS, Judgement, Outcome
-from testbed.options import Asked, Command, jobs_option, names_argument, run_options, seed_option
+from testbed.options import Asked, Command, jobs_option, names_argument, root_option, run_options, seed_option
 from testbed.tally import Ended, last_line, merged
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def cli() -> None:
 @_errors_shown
 def run(names: Sequence[str], asked: Asked, keep: bool, jobs: int) -> None:
     """Run scenarios and judge them; exits with the outcome's status."""
-    paths = _sound(names)
+    paths = _sound(names, asked.root)
     if jobs > 1:
         if keep:
             raise click.UsageError("--keep holds one run in the foreground: leave out --jobs")
@@ -137,8 +137,9 @@ def run(names: Sequence[str], asked: Asked, keep: bool, jobs: int) -> None:
 @cli.command()
 @names_argument
 @click.option("--full", is_flag=True, help="Print each file in full notation.")
+@root_option
 @_errors_shown
-def check(names: Sequence[str], full: bool) -> None:
+def check(names: Sequence[str], full: bool, root: Path | None) -> None:
     """Validate scenario files: every problem at once, exit 2 if there is one."""
     from testbed import scenario as room
     from testbed.expect.static import notes
@@ -146,7 +147,7 @@ def check(names: Sequence[str], full: bool) -> None:
 
     wrong = False
     for path in _found(names, announce=False):
-        problems = _problems(path)
+        problems = _problems(path, root)
         _print_problems(problems)
         wrong = wrong or any(not problem.warning for problem in problems)
         if full and not any(not problem.warning for problem in problems):
@@ -161,15 +162,16 @@ def check(names: Sequence[str], full: bool) -> None:
 @cli.command(name="plan")
 @names_argument
 @seed_option
+@root_option
 @_errors_shown
-def plan_command(names: Sequence[str], seed: int | None) -> None:
+def plan_command(names: Sequence[str], seed: int | None, root: Path | None) -> None:
     """Print what would be built: no root, no Docker, nothing is touched."""
     from testbed import scenario as room
     from testbed.expect.static import notes
     from testbed.plan import plan, render
 
     for path in _found(names):
-        _refuse_problems(path)
+        _refuse_problems([path], root)
         planned = plan(room.load(path), seed)
         click.echo(render(replace(planned, notes=(*planned.notes, *notes(planned)))), nl=False)
 
@@ -181,7 +183,7 @@ def plan_command(names: Sequence[str], seed: int | None) -> None:
 @_errors_shown
 def prove(names: Sequence[str], asked: Asked, jobs: int) -> None:
     """Demand that a file passes, and that with each of its `fails_when` it fails."""
-    paths = _sound(names)
+    paths = _sound(names, asked.root)
     if jobs > 1:
         _at_once("prove", paths, jobs, asked)
     ended: list[Ended] = []
@@ -209,7 +211,7 @@ def judge_command(directory: Path, mended: Path | None) -> None:
         from testbed import scenario as room
         from testbed.plan import plan as make_plan
 
-        _refuse_problems(mended)
+        _refuse_problems([mended])
         other = make_plan(room.load(mended), plan.seed)
         metrics = {program.id: program.metrics for program in other.programs}
         programs = tuple(replace(p, metrics=metrics.get(p.id, p.metrics)) for p in plan.programs)
@@ -316,7 +318,7 @@ def _run_one(path: Path, asked: Asked, keep: bool) -> Ended:
         runner = _runner(asked, scenario.requires, progress.say)
         if keep:
             runner.hold = lambda run, engine: _hold(run, engine, progress)
-        done = runner.run(scenario, path.read_text(encoding="utf-8"), path.parent, asked.seed)
+        done = runner.run(scenario, path.read_text(encoding="utf-8"), _project(path, asked.root), asked.seed)
     if not keep or done.judgement.outcome == "skip":
         _show(done.plan, done.records, done.judgement, runner.engine_name, done.results.path)
     return Ended(path.stem, done.judgement.outcome, done.judgement.reason)
@@ -346,7 +348,7 @@ def _prove_one(path: Path, asked: Asked) -> tuple[list[Ended], str]:
         with Progress() as progress:
             progress.say(f"{path.stem} {what}")
             runner = _runner(asked, one.requires, progress.say)
-            judged: Judgement = runner.run(one, text, path.parent, asked.seed).judgement
+            judged: Judgement = runner.run(one, text, _project(path, asked.root), asked.seed).judgement
         return judged
 
     return prove(scenario, text, path.name, run, click.echo)
@@ -411,7 +413,17 @@ def _found(names: Sequence[str], announce: bool = True) -> list[Path]:
     return paths
 
 
-def _problems(path: Path) -> list[Problem]:
+def _project(path: Path, root: Path | None) -> Any:
+    """What a scenario's own files are taken from, looked at anew. Raises ScenarioError."""
+    from testbed.project.root import Project, Refused
+
+    try:
+        return Project.around(path.parent, root)
+    except Refused as problem:
+        raise ScenarioError([Problem(_shown(path), 1, 1, problem.message, problem.hint)]) from problem
+
+
+def _problems(path: Path, root: Path | None = None) -> list[Problem]:
     """All that is wrong with a file. What its expectations are about is known only if its form is sound."""
     from testbed import scenario as room
     from testbed.expect.own_programs import unknown_modes
@@ -422,7 +434,10 @@ def _problems(path: Path) -> list[Problem]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         return [Problem(_shown(path), 0, 0, f"cannot be read as text: {problem}")]
-    found, scenario = room.inspect(text, str(path), path.parent)
+    try:
+        found, scenario = room.inspect(text, str(path), _project(path, root))
+    except ScenarioError as problem:
+        return list(problem.problems)
     if scenario is not None:
         read = [scenario]
         if any(not problem.warning for problem in found):
@@ -434,16 +449,16 @@ def _problems(path: Path) -> list[Problem]:
     return sorted(replace(problem, file=_shown(path)) for problem in found)
 
 
-def _refuse_problems(*paths: Path) -> None:
-    wrong = [problem for path in paths for problem in _problems(path) if not problem.warning]
+def _refuse_problems(paths: Sequence[Path], root: Path | None = None) -> None:
+    wrong = [problem for path in paths for problem in _problems(path, root) if not problem.warning]
     if wrong:
         raise ScenarioError(wrong)
 
 
-def _sound(names: Sequence[str]) -> list[Path]:
+def _sound(names: Sequence[str], root: Path | None) -> list[Path]:
     """The files meant, all of them without a problem: nothing runs while one of them is wrong."""
     paths = _found(names)
-    _refuse_problems(*paths)
+    _refuse_problems(paths, root)
     return paths
 
 

@@ -117,12 +117,13 @@ def _try_namespaces() -> str:
     import tempfile
 
     from testbed.engines.choose import maker
+    from testbed.project.root import Project
     from testbed.runner import Runner
 
     scenario = parse(TINY, "doctor.yaml")
     with tempfile.TemporaryDirectory(prefix="testbed-doctor-") as root:
         runner = Runner(maker("namespaces", lambda _: None), "namespaces", "doctor", Path(root), lambda _: None)
-        run = runner.run(scenario, TINY, Path(root))
+        run = runner.run(scenario, TINY, Project.around(Path(root)))
     records: Records = run.records
     return "" if run.judgement.outcome == "pass" else records.error or run.judgement.reason
 

@@ -30,6 +30,13 @@ results_option = click.option(
 strict_option = click.option(
     "--strict", is_flag=True, help="A requirement that is missing is an error, not a skip."
 )
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="The project's root: files of the author's own are taken from below it and from nowhere else. By default "
+    "the nearest directory above the scenario with .git, pyproject.toml or testbed.toml, else its own.",
+)
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -60,11 +67,13 @@ class Asked:
     results: Path
     strict: bool
     wires: int
+    root: Path | None
 
     def words(self) -> list[str]:
         """The same as a command line."""
         words = ["--engine", self.engine, "--results", str(self.results), "--wires", str(self.wires)]
         words += ["--seed", str(self.seed)] if self.seed is not None else []
+        words += ["--root", str(self.root)] if self.root is not None else []
         return [*words, "--strict"] if self.strict else words
 
 
@@ -76,8 +85,11 @@ def run_options(command: Command) -> Command:
     @results_option
     @strict_option
     @wires_option
+    @root_option
     @wraps(command)
-    def wrapped(engine: str, seed: int | None, results: Path, strict: bool, wires: int, **others: Any) -> Any:
-        return command(asked=Asked(engine, seed, results, strict, wires), **others)
+    def wrapped(
+        engine: str, seed: int | None, results: Path, strict: bool, wires: int, root: Path | None, **others: Any
+    ) -> Any:
+        return command(asked=Asked(engine, seed, results, strict, wires, root), **others)
 
     return wrapped  # type: ignore[return-value]

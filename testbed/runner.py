@@ -24,8 +24,10 @@ from testbed.judge import judge
 from testbed.lookup import look_up, require
 from testbed.measure.ledger import decode
 from testbed.measure.records import Frame, Judgement, LinkProof, Records
+from testbed.own_files import archives, grounded, standard_inputs
 from testbed.plan import Plan, plan
 from testbed.plan.images import completed
+from testbed.project.root import Project
 from testbed.report.terminal import render
 from testbed.requirements import unmet
 from testbed.results import Results
@@ -52,7 +54,7 @@ class Run:
 class Runner:
     """Runs scenarios on one engine. `hold(run, engine)` is called before the hosts go, for `--keep`."""
 
-    new_engine: Callable[[Path], Engine]  # given the scenario's directory
+    new_engine: Callable[[Project], Engine]
     engine_name: str
     engine_why: str
     results_root: Path
@@ -62,7 +64,7 @@ class Runner:
     hold: Callable[[Run, Engine], None] | None = None
     command_line: Sequence[str] = field(default_factory=lambda: sys.argv)
 
-    def run(self, scenario: Scenario, text: str, base_dir: Path, seed: int | None = None) -> Run:
+    def run(self, scenario: Scenario, text: str, project: Project, seed: int | None = None) -> Run:
         """One run, to its verdict. Raises HostError if nothing can be written; all else is in the outcome.
 
         KeyboardInterrupt and other interruptions are raised again after the records so far are saved and
@@ -75,7 +77,7 @@ class Runner:
         reasons = unmet(first, self.engine_name)
         if reasons:
             return self._without_running(first, records, results, "; ".join(reasons))
-        job = _Job(self, scenario, text, base_dir, first, records, results)
+        job = _Job(self, scenario, text, project, first, records, results)
         job.whole()
         return self.judged(job.plan, records, results)
 
@@ -115,7 +117,7 @@ class _Job:
     runner: Runner
     scenario: Scenario
     text: str
-    base_dir: Path
+    project: Project
     plan: Plan
     records: Records
     results: Results
@@ -126,7 +128,7 @@ class _Job:
 
     def whole(self) -> None:
         """All of it. What goes wrong is in the records; interruptions pass through once everything is gone."""
-        engine = self.runner.new_engine(self.base_dir)
+        engine = self.runner.new_engine(self.project)
         try:
             self._recorded(engine)
             if self.runner.hold is not None and self.pids and not self.records.skip:
@@ -179,14 +181,14 @@ class _Job:
         if self.plan.links:
             say(f"conditions in force on {len(self.plan.links)} links, read back")
         require(self.plan, agent.lookup, self.runner.engine_name)
-        look_up(self.plan, agent.lookup, self.base_dir, self.runner.engine_name)
+        look_up(self.plan, agent.lookup, self.project.directory, self.runner.engine_name)
         self._run_programs(engine, agent)
 
     def _up(self, engine: Engine, agent: AgentClient) -> None:
         """Bring the hosts up, planning again around every subnet that turns out to be in use."""
         taken = engine.taken()
         for _ in range(PLAN_AGAIN):
-            self.plan = plan(self.scenario, self.plan.seed, taken)
+            self.plan = grounded(plan(self.scenario, self.plan.seed, taken), self.project)
             try:
                 self.pids = engine.up(self.plan, agent.door)
                 self.plan = completed(self.plan, engine.images(self.plan))
@@ -207,36 +209,14 @@ class _Job:
         return {network.subnet for network in self.plan.networks if network.name in written}
 
     def _put_files(self, engine: Engine) -> None:
-        for host in self.plan.hosts:
-            files = [
-                (file.target, (file.text or "").encode() if file.source is None else self._read(file.source))
-                for program in self.plan.programs
-                if program.host == host.name
-                for file in program.files
-            ]
-            if files:
-                engine.put(host.name, files)
-
-    def _read(self, source: str) -> bytes:
-        """A file beside the scenario. Nothing outside its directory is ever read, also not through a link."""
-        path = (self.base_dir / source).resolve()
-        if not path.is_relative_to(self.base_dir.resolve()):
-            raise HostError(f"reading {source} for the scenario: it lies outside {self.base_dir}")
-        try:
-            return path.read_bytes()
-        except OSError as problem:
-            raise HostError(f"reading {path} for the scenario: {problem.strerror}") from problem
-
-    def _stdin(self) -> dict[str, bytes]:
-        return {
-            p.id: self._read(p.stdin_file) if p.stdin_file is not None else (p.stdin or "").encode()
-            for p in self.plan.programs
-        }
+        for host, archive in archives(self.plan, self.project):
+            engine.put(host, archive)
 
     def _run_programs(self, engine: Engine, agent: AgentClient) -> None:
         names = [host.name for host in self.plan.hosts]
         before = agent.counters(names)
-        supervisor = Supervisor(self.plan, engine, agent, self.results, self._stdin(), self.runner.say)
+        stdin = standard_inputs(self.plan, self.project)
+        supervisor = Supervisor(self.plan, engine, agent, self.results, stdin, self.runner.say)
         try:
             supervisor.run()
         finally:

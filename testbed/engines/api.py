@@ -6,9 +6,9 @@ hosts by process id, so an engine hands out ids as the agent sees them and knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from testbed.plan.images import Image
 from testbed.plan.types import Plan
@@ -74,15 +74,19 @@ class Engine(Protocol):
         """Build networks and holding hosts; return each host's process id as the agent sees it.
 
         `shut_door(bridges)` is called with the bridge devices of networks that the machine itself could reach,
-        before any host exists on them. Raises AddressTaken when a subnet clashes (plan again with one more
-        taken, then call again). Whatever else goes wrong, what was built is gone before it raises.
+        before any host exists on them. The sources of mounts are real paths here, of directories that were looked
+        at. Raises AddressTaken when a subnet clashes (plan again with one more taken, then call again). Whatever
+        else goes wrong, what was built is gone before it raises.
         """
 
     def images(self, plan: Plan) -> dict[str, Image]:
         """By host, what the images say that are not ours; the hosts are up."""
 
-    def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write files (absolute path, content) into a host, making directories on the way."""
+    def put(self, host: str, archive: BinaryIO) -> None:
+        """Unpack a tar archive at the root of a host, making directories on the way.
+
+        `archive` is an open file with a descriptor, read from where it stands. All that is new belongs to root.
+        """
 
     def get(self, host: str, path: str) -> bytes:
         """A path out of a host, file or directory, as a tar archive.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from testbed.engines.api import Engine
 from testbed.errors import HostError
+from testbed.project.root import Project
 
 NAMES = ("auto", "docker", "namespaces")
 
-NewEngine = Callable[[Path], Engine]  # given the scenario's directory
+NewEngine = Callable[[Project], Engine]
 
 
 def choose(name: str, requires: Collection[str] = ()) -> tuple[str, str]:
@@ -36,7 +36,7 @@ def maker(name: str, say: Callable[[str], None]) -> NewEngine:
     if name == "docker":
         from testbed.engines.docker import DockerEngine
 
-        return lambda base_dir: DockerEngine(base_dir=base_dir, say=say)
+        return lambda project: DockerEngine(project, say)
     from testbed.engines.namespaces import NamespacesEngine
 
-    return lambda base_dir: NamespacesEngine()
+    return lambda project: NamespacesEngine(keep_visible=(str(project.root),))

@@ -10,19 +10,19 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import docker.errors
 import docker.types
 
 from testbed import limits
-from testbed.engines import docker_host, docker_inside, docker_owner, docker_process
+from testbed.engines import docker_copies, docker_host, docker_inside, docker_owner, docker_process
 from testbed.engines.api import AddressTaken, Command, Sink
 from testbed.engines.directories import BELOW_WRITABLE, LINKS
 from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation
@@ -43,6 +43,7 @@ from testbed.engines.launchers import LIBRARY
 from testbed.errors import CapabilityError, EngineError, HostError, last_line
 from testbed.plan.images import Image
 from testbed.plan.types import Host, Network, Plan
+from testbed.project.root import Project
 
 __all__ = ["DockerEngine", "daemon_answers", "sweep"]
 sweep = docker_owner.sweep
@@ -78,16 +79,16 @@ class _Container:
 
 
 class DockerEngine:
-    """See testbed.engines.api.Engine. `base_dir` is the scenario's directory, for `build:`; `host` a DOCKER_HOST.
+    """See testbed.engines.api.Engine. The project is where `build:` is taken from; `host` is a DOCKER_HOST.
 
     `say` hears of steps that take long: building and pulling images.
     """
 
     name = "docker"
 
-    def __init__(self, base_dir: Path = Path(), say: Say = lambda _: None, host: str | None = None) -> None:
+    def __init__(self, project: Project | None = None, say: Say = lambda _: None, host: str | None = None) -> None:
         self.run = uuid.uuid4().hex[:8]
-        self._base_dir, self._say, self._host = base_dir, say, host
+        self._project, self._say, self._host = project or Project.around(Path()), say, host
         self._labels = docker_owner.labels(self.run)
         self._connection: Api | None = None
         self._lifeline: Lifeline | None = None
@@ -95,6 +96,7 @@ class DockerEngine:
         self._agent_id = self._image = ""
         self._facts: dict[str, Any] = {}
         self._containers: dict[str, _Container] = {}
+        self._copies: dict[str, str] = {}  # directory of the author's machine -> volume
         self._image_of: dict[tuple[str | None, str | None], tuple[str, dict[str, Any]]] = {}  # by `image`, `build`
 
     # the verbs
@@ -148,9 +150,8 @@ class DockerEngine:
             bridges = [self._make_network(number, network) for number, network in enumerate(plan.networks)]
             shut_door(bridges)
             for volume in plan.volumes:
-                with self._making("volume", self._named(volume)):
-                    options = docker_host.volume_options()
-                    self._api.create_volume(self._named(volume), "local", options, labels=self._labels)
+                self._make_volume(self._named(volume))
+            self._copy_directories(plan)
             pids = self._make_hosts(plan)
             self._write_names(plan, pids)
             return pids
@@ -165,9 +166,9 @@ class DockerEngine:
         foreign = [host for host in plan.hosts if docker_host.foreign(host)]
         return {host.name: said_by(*self._image_of[host.image, host.build]) for host in foreign}
 
-    def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
-        """One that begins like a script or a program becomes executable. Raises EngineError."""
-        self._put(self._container(host).id, f"copying files into {host}", dict(files))
+    def put(self, host: str, archive: BinaryIO) -> None:
+        """Raises EngineError."""
+        self._put(self._container(host).id, f"copying files into {host}", archive)
 
     def get(self, host: str, path: str) -> bytes:
         """A tar archive; its members start with the path's last part. Raises OSError for none or too much."""
@@ -326,7 +327,7 @@ class DockerEngine:
             if (wanted := (host.image, host.build)) not in self._image_of:
                 name = self._image
                 if host.build:
-                    name = built_image(self._api, self._base_dir, host.build, self._say)
+                    name = built_image(self._api, self._project, host.build, self._say)
                 elif host.image:
                     name = foreign_image(self._api, host.image, self._say)
                 self._image_of[wanted] = name, inspect_image(self._api, name)
@@ -344,6 +345,20 @@ class DockerEngine:
                     raise AddressTaken(docker_host.in_use(network, self._pools())) from problem
                 raise
         return bridge
+
+    def _make_volume(self, name: str) -> None:
+        with self._making("volume", name):
+            self._api.create_volume(name, "local", docker_host.volume_options(), labels=self._labels)
+
+    def _copy_directories(self, plan: Plan) -> None:
+        """Make volumes of what hosts are shown of the author's machine."""
+        self._copies = copies = docker_copies.named(plan, lambda number: f"testbed-{self.run}.directory-{number}")
+        if copies:
+            for volume in copies.values():
+                self._make_volume(volume)
+            options = docker_copies.keeper(self._api, copies)
+            keeper = self._create(f"testbed-{self.run}.keeper", {}, image=self._image, **options)
+            docker_copies.fill(self._api, keeper, copies)
 
     def _make_hosts(self, plan: Plan) -> dict[str, int]:
         """All hosts, several at a time; the first failure ends it, when those under way have come to their end."""
@@ -366,7 +381,7 @@ class DockerEngine:
         container_id = self._create_host(host, image, docker_host.HOLD if ours else docker_host.FOREIGN_HOLD)
         self._containers[host.name] = _Container(container_id, ("HOSTNAME", *inherited) if ours else ())
         if not ours:
-            hold = {docker_host.FOREIGN_HOLD: holder_elf(found["Architecture"])}
+            hold = archive({docker_host.FOREIGN_HOLD: holder_elf(found["Architecture"])}, int(time.time()))
             self._put(container_id, f"preparing host {host.name}", hold)
         with asking(f"starting host {host.name}"):
             for interface in host.interfaces[1:]:
@@ -394,7 +409,9 @@ class DockerEngine:
             detach=True,
             healthcheck={"test": ["NONE"]},  # an image's own would run unasked, and on the wire
             networking_config=networking,
-            host_config=api.create_host_config(**docker_host.host_config(host, self._named, self._facts)),
+            host_config=api.create_host_config(
+                **docker_host.host_config(host, self._named, self._facts, self._copies)
+            ),
         )
 
     def _create(self, name: str, more_labels: dict[str, str], **options: Any) -> str:
@@ -422,9 +439,9 @@ class DockerEngine:
                 raise
         self._lifeline.answered(f"{kind} {name}")
 
-    def _put(self, container_id: str, doing: str, files: dict[str, bytes]) -> None:
+    def _put(self, container_id: str, doing: str, archive: bytes | BinaryIO) -> None:
         with asking(doing):
-            self._api.put_archive(container_id, "/", archive(files, int(time.time())))
+            self._api.put_archive(container_id, "/", archive)  # a file is sent in pieces
 
     def _write_names(self, plan: Plan, pids: dict[str, int]) -> None:
         """/etc/hosts exactly as planned, and no resolver; written and read back in every host at once.

@@ -69,8 +69,11 @@ def endpoint(interface: Interface, api_version: str) -> dict[str, Any]:
     return asked if version_lt(api_version, "1.44") else asked | {"mac_address": interface.mac}
 
 
-def host_config(host: Host, named: Named, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of the SDK's create_host_config. `facts` as docker_inside gives them."""
+def host_config(host: Host, named: Named, facts: Mapping[str, Any], copies: Mapping[str, str]) -> dict[str, Any]:
+    """Keyword arguments of the SDK's create_host_config. `facts` as docker_inside gives them.
+
+    `copies` are the volumes with what hosts are shown of the author's machine, by what is in them.
+    """
     first = host.interfaces[0].network if host.interfaces else None
     files = min(OPEN_FILES, facts["open_files"]) if facts["open_files"] > 0 else OPEN_FILES
     limits = [Ulimit(name="nofile", soft=files, hard=files), Ulimit(name="core", soft=0, hard=0)]
@@ -89,7 +92,10 @@ def host_config(host: Host, named: Named, facts: Mapping[str, Any]) -> dict[str,
         "ulimits": limits,
         "shm_size": FILES_BYTES,
         "mounts": [] if foreign(host) else _writable(host),
-        "binds": {named(volume): {"bind": path, "mode": "rw"} for volume, path in host.volumes},
+        "binds": [
+            *(f"{named(volume)}:{path}:rw" for volume, path in host.volumes),
+            *(f"{copies[mount.source]}:{mount.path}:ro" for mount in host.mounts),
+        ],
         "dns": ["127.0.0.1"],  # what asks Docker's own resolver all the same gets no further than the host
         "log_config": LogConfig(type="none"),
     }
@@ -97,7 +103,7 @@ def host_config(host: Host, named: Named, facts: Mapping[str, Any]) -> dict[str,
 
 def _writable(host: Host) -> list[Mount]:
     """Docker mounts one thing at a place, and there the scenario's volume is meant."""
-    taken = {path.rstrip("/") for _, path in host.volumes}
+    taken = {path.rstrip("/") for _, path in host.volumes} | {mount.path for mount in host.mounts}
     return [_in_memory(path, mode) for path, mode in WRITABLE.items() if path not in taken]
 
 

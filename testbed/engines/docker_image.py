@@ -29,6 +29,7 @@ from testbed.engines.launchers import LIBRARY, launchers
 from testbed.errors import EngineError, HostError
 from testbed.packages import PACKAGES
 from testbed.plan.images import Image
+from testbed.project.root import Project, Refused
 
 NODE, BASE, BUILT = "testbed-node", "testbed-base", "testbed-build"  # names of images; the tags are hashes
 REGISTRY_BASE = "python:3.11-slim-bookworm"
@@ -127,23 +128,24 @@ def foreign_image(api: Api, image: str, say: Say) -> str:
     return image
 
 
-def built_image(api: Api, beside: Path, source: str, say: Say) -> str:
+def built_image(api: Api, project: Project, source: str, say: Say) -> str:
     """An image built from a directory with a Dockerfile, sent whole: nothing is shared with the daemon.
 
-    `beside` is the scenario's directory: nothing outside is ever sent, also not through a link. Raises HostError
-    for one that lies outside or has no Dockerfile, EngineError if the build fails.
+    Nothing outside the project is ever sent, also not through a link. Raises HostError for one that lies outside
+    or has no Dockerfile, EngineError if the build fails.
     """
-    directory = beside / source
-    if not directory.resolve().is_relative_to(beside.resolve()):
-        raise HostError(f"building an image from {directory}: it lies outside {beside}")
+    try:
+        directory = Path(project.find(source))
+        ignore = project.read(f"{source}/.dockerignore") if (directory / ".dockerignore").exists() else b""
+    except Refused as problem:
+        raise HostError(f"building an image: {problem}") from problem
     if not (directory / "Dockerfile").is_file():
         raise HostError(f"building an image from {directory}: there is no Dockerfile")
     tag = f"{BUILT}:{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]}"
     say(f"building an image from {directory}")
-    ignore = directory / ".dockerignore"
-    exclude = ignore.read_text().splitlines() if ignore.is_file() else []
-    exclude = [line.strip() for line in exclude if line.strip() and not line.startswith("#")]
-    tar: Any = docker.utils.build.tar(directory.resolve(), exclude=exclude, dockerfile=("Dockerfile", None))
+    lines = ignore.decode(errors="replace").splitlines()
+    exclude = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    tar: Any = docker.utils.build.tar(directory, exclude=exclude, dockerfile=("Dockerfile", None))
     with tar:
         build(api, tar.read(), tag, {})
     return tag

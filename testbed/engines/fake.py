@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from testbed.conditions.fate import FATE_VERSION
 from testbed.engines.api import AddressTaken, Command, Sink
@@ -84,8 +84,11 @@ class FakeEngine:
         own = Image("fake", ("do", "serve", "80"), "/srv", "/bin", "SIGINT")
         return {host.name: own for host in plan.hosts if host.image or host.build}
 
-    def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
-        self.files[host].update(files)
+    def put(self, host: str, archive: BinaryIO) -> None:
+        with tarfile.open(fileobj=archive) as tar:
+            for member in tar:
+                if (content := tar.extractfile(member)) is not None:
+                    self.files[host][f"/{member.name}"] = content.read()
 
     def get(self, host: str, path: str) -> bytes:
         if path not in self.files[host]:

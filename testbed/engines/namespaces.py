@@ -6,7 +6,6 @@ What runs on the other side of the two sockets and the life-line is testbed.engi
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -16,11 +15,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import testbed
 from testbed import limits
@@ -50,13 +48,17 @@ KINDS: dict[str, type[TestbedError]] = {
 
 
 class NamespacesEngine:
-    """One lab. `agent` is the command that becomes the agent; by default ours, in this interpreter."""
+    """One lab. `agent` is the command that becomes the agent; by default ours, in this interpreter.
+
+    `keep_visible` are directories that the lab must not cover: hosts may be shown what lies below.
+    """
 
     name = "namespaces"
 
-    def __init__(self, agent: Sequence[str] | None = None) -> None:
+    def __init__(self, agent: Sequence[str] | None = None, keep_visible: Sequence[str] = ()) -> None:
         self.lab = f"lab-{secrets.token_hex(6)}"
         self._agent = tuple(agent or (sys.executable, "-IS", "-c", AGENT, PACKAGES, self.lab))
+        self._keep_visible = tuple(keep_visible)
         self._as_root = may_do_without_user_namespace()
         self._launcher: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
@@ -89,7 +91,14 @@ class NamespacesEngine:
             "agent_channel": lab_channel.fileno(),
             "agent": self._agent,
             "as_root": self._as_root,
-            "keep_visible": (sys.executable, sys.prefix, sys.base_prefix, PACKAGES, self._agent[0]),
+            "keep_visible": (
+                sys.executable,
+                sys.prefix,
+                sys.base_prefix,
+                PACKAGES,
+                self._agent[0],
+                *self._keep_visible,
+            ),
             "userland": trees_outside_usr(python),
             "python": python,
             "programs": f"{PACKAGES}/testbed/programs",
@@ -144,17 +153,10 @@ class NamespacesEngine:
         """None: every host shows the machine's own programs."""
         return {}
 
-    def put(self, host: str, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write files into a host; one that begins like a script or a program becomes executable."""
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for path, content in files:
-                member = tarfile.TarInfo(path)
-                member.size = len(content)
-                member.mode = 0o755 if content.startswith((b"#!", b"\x7fELF")) else 0o644
-                tar.addfile(member, io.BytesIO(content))
+    def put(self, host: str, archive: BinaryIO) -> None:
+        """Raises EngineError."""
         doing = f"writing files into host {host}"
-        status, _, complaint = self._carry(host, {"action": "put"}, archive.getvalue(), doing)
+        status, _, complaint = self._carry(host, {"action": "put"}, archive, doing)
         if status != 0:
             raise EngineError(f"{doing}: {complaint or f'it ended with {status}'}")
 
@@ -236,7 +238,7 @@ class NamespacesEngine:
         return self._pump
 
     def _run(
-        self, host: str, request: dict[str, Any], stdin: bytes, stdout: Sink, stderr: Sink, doing: str
+        self, host: str, request: dict[str, Any], stdin: bytes | BinaryIO, stdout: Sink, stderr: Sink, doing: str
     ) -> LabProcess:
         try:
             started = self._lab_or_raise(doing).start(request | {"host": host}, stdin, stdout, stderr, RUN_S)
@@ -247,7 +249,7 @@ class NamespacesEngine:
         raise _error(started, doing)
 
     def _carry(
-        self, host: str, request: dict[str, Any], stdin: bytes, doing: str
+        self, host: str, request: dict[str, Any], stdin: bytes | BinaryIO, doing: str
     ) -> tuple[int | str | None, bytes, str]:
         """Run one of our own helpers in a host: its exit, output and complaint."""
         output, complaint = bytearray(), bytearray()
@@ -306,6 +308,7 @@ def up_request(plan: Plan) -> dict[str, Any]:
             "hosts_file": host.hosts_file(),
             "capabilities": host.capabilities,
             "volumes": host.volumes,
+            "mounts": [(mount.source, mount.path) for mount in host.mounts],
             "interfaces": [
                 {"name": i.name, "network": i.network, "ip": i.ip, "prefix_bits": i.prefix_bits, "mac": i.mac}
                 for i in host.interfaces

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from testbed.engines.api import Sink
 from testbed.engines.lab import messages
@@ -138,9 +138,12 @@ class Pump:
         return self._await(number, within_s)
 
     def start(
-        self, request: dict[str, Any], stdin: bytes, stdout: Sink, stderr: Sink, within_s: float
+        self, request: dict[str, Any], stdin: bytes | BinaryIO, stdout: Sink, stderr: Sink, within_s: float
     ) -> LabProcess | dict[str, Any]:
-        """Run something in a host: the process, or the builder's answer with its "error". Raises LabGone."""
+        """Run something in a host: the process, or the builder's answer with its "error". Raises LabGone.
+
+        Where `stdin` is a file, the process reads that itself, from where it stands.
+        """
         process = LabProcess(stdout, stderr)
         theirs: list[int] = []
         ours: list[int] = []
@@ -149,6 +152,9 @@ class Pump:
                 pipe = os.pipe()
                 ours.append(pipe[mine])
                 theirs.append(pipe[1 - mine])
+            if not isinstance(stdin, bytes):
+                os.dup2(stdin.fileno(), theirs[0])
+                stdin = b""
             attach = self._attacher(process, stdin, ours)
             answer = self.ask(request | {"do": "run"}, theirs, within_s, attach)
         finally:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from ipaddress import IPv4Interface, IPv6Interface
 from itertools import chain
 
-from testbed.plan.types import CONGESTION, Host, Interface, Neighbour, Network, Route
+from testbed.plan.types import CONGESTION, Host, Interface, Mount, Neighbour, Network, Route
 from testbed.scenario.addresses import Addresses
 from testbed.scenario.model import CONGESTION_SYSCTL
 from testbed.scenario.topology import Member, Topology
@@ -106,7 +107,12 @@ def _host(member: Member, own: tuple[Interface, ...], names: Names, neighbours: 
         neighbours=neighbours,
         sysctls=sysctls(own) | asked,
         capabilities=tuple(dict.fromkeys(str(one) for one in given if one not in written.cap_drop)),
-        volumes=tuple((str(volume), str(path)) for volume, path in written.volumes),
+        volumes=tuple((str(one.source), str(one.path)) for one in written.volumes if not one.directory),
+        mounts=tuple(
+            Mount(posixpath.normpath(one.source), posixpath.normpath(one.path))
+            for one in written.volumes
+            if one.directory
+        ),
         programs=tuple(program_id for program_id, _ in member.programs()),
         congestion=str(written.congestion or congestion).strip(),
     )

@@ -126,6 +126,8 @@ def _different(host: Host) -> Iterator[str]:
             yield f"{name}={value}"
     for volume, path in host.volumes:
         yield f"volume {volume} on {path}"
+    for mount in host.mounts:
+        yield f"{mount.source} on {mount.path}, read-only"
 
 
 def _congestion(plan: Plan) -> Iterator[Sequence[str]]:

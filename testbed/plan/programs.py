@@ -6,6 +6,7 @@ import posixpath
 
 from testbed.plan.types import OF_THE_IMAGE, File, Metric, Program, Ready
 from testbed.scenario import model
+from testbed.scenario.model import WORKING_DIR
 from testbed.scenario.order import Started
 from testbed.scenario.variables import Scope
 
@@ -13,7 +14,6 @@ SECOND_NS = 10**9
 READY_WITHIN_NS = 10 * SECOND_NS
 TIMEOUT_NS = 60 * SECOND_NS
 STOP_GRACE_NS = 5 * SECOND_NS
-WORKING_DIR = "/scenario"
 ENVIRONMENT = {
     "PATH": "/opt/testbed/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",

@@ -108,6 +108,17 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Mount:
+    """A directory of the author's machine that a host sees read-only.
+
+    `source` is relative to the scenario file; in the plan of a run it is the real path.
+    """
+
+    source: str
+    path: str  # in the host
+
+
+@dataclass(frozen=True)
 class Host:
     name: str
     group: str | None  # the name in the file when it has a `count`
@@ -123,6 +134,7 @@ class Host:
     volumes: tuple[tuple[str, str], ...]  # (volume, path)
     programs: tuple[str, ...]  # ids
     congestion: str = CONGESTION  # TCP's algorithm; "machine": whatever is inherited
+    mounts: tuple[Mount, ...] = ()
 
     def hosts_file(self) -> str:
         """/etc/hosts, a line an address, exactly as planned."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from testbed.errors import Problem, ScenarioError
-from testbed.scenario import semantics
+from testbed.project.root import Project
+from testbed.scenario import own, semantics
 from testbed.scenario.meant import meant
 from testbed.scenario.merge import full_hosts, merged, same_key, without_extras
 from testbed.scenario.model import WORDS, Scenario
@@ -15,8 +16,11 @@ from testbed.scenario.tree import read
 MOST_SABOTEURS = 100
 
 
-def load(path: str | Path) -> Scenario:
-    """The scenario in a file. Raises ScenarioError with every problem in it, OSError if it cannot be read."""
+def load(path: str | Path, project: Project | None = None) -> Scenario:
+    """The scenario in a file. Raises ScenarioError with every problem in it, OSError if it cannot be read.
+
+    With a project, what the file and its saboteurs take from it is looked at as well.
+    """
     path = Path(path)
     data = path.read_bytes()
     try:
@@ -28,10 +32,7 @@ def load(path: str | Path) -> Scenario:
         )
         raise ScenarioError([problem]) from error
     reading = Reading(str(path), text)
-    scenario = _whole(reading)
-    if scenario is not None:
-        _files_there(scenario, path.parent, reading)
-    return _sound(scenario, reading)
+    return _sound(_whole(reading, project), reading)
 
 
 def parse(text: str, file: str, patch: Map | None = None) -> Scenario:
@@ -55,51 +56,30 @@ def check(text: str, file: str) -> list[Problem]:
     return inspect(text, file)[0]
 
 
-def inspect(text: str, file: str, directory: Path | None = None) -> tuple[list[Problem], Scenario | None]:
+def inspect(text: str, file: str, project: Project | None = None) -> tuple[list[Problem], Scenario | None]:
     """What `check` says, and what could be read, whatever else is wrong with it; None if that is nothing.
 
-    A part that could not is `broken`. With a directory, what the file takes from beside itself is looked for.
+    A part that could not is `broken`. With a project, what the file and its saboteurs take from it is looked at.
     """
     reading = Reading(file, text)
-    scenario = _whole(reading)
+    scenario = _whole(reading, project)
     if scenario is None or scenario.broken:
         return reading.problems, None
-    if directory is not None:
-        _files_there(scenario, directory, reading)
     return reading.problems, scenario
 
 
-def _files_there(scenario: Scenario, directory: Path, reading: Reading) -> None:
-    """What the file takes from beside itself must be there, and must not lead out of its directory."""
-    paths = [host.build for host in scenario.hosts.values()]
-    for host in scenario.hosts.values():
-        for program in host.programs.values():
-            paths += [file.source for file in program.files.values()]
-            paths.append(program.stdin.file if program.stdin else None)
-    root = directory.resolve()
-    for path in filter(None, paths):
-        try:
-            if not (root / path).resolve(strict=True).is_relative_to(root):
-                reading.add(path, f"`{path}` leads out of the scenario's directory", "copy it there")
-        except (OSError, RuntimeError) as error:
-            if reading.told_of(path):
-                continue
-            reason = getattr(error, "strerror", None) or str(error)
-            reading.add(path, f"`{path}`: {reason}", f"looked for in {root}")
-
-
-def _whole(reading: Reading) -> Scenario | None:
+def _whole(reading: Reading, project: Project | None = None) -> Scenario | None:
     tree = read(reading, same_key, WORDS)
     if tree is None:
         return None
     tree = full_hosts(meant(without_extras(tree), reading), reading)
-    scenario = _model(tree, reading)
+    scenario = _model(tree, reading, project)
     if len(scenario.fails_when) > MOST_SABOTEURS:
         reading.add(scenario.at("fails_when"), f"more than {MOST_SABOTEURS} saboteurs")
         return scenario
     for name, piece in scenario.fails_when.items():
         reading.prefix = f"with `{name}` of fails_when: "
-        _model(_sabotaged(tree, piece, reading), reading)
+        _model(_sabotaged(tree, piece, reading), reading, project)
         reading.prefix = ""
     return scenario
 
@@ -119,8 +99,10 @@ def _sabotaged(tree: Map, piece: Map, reading: Reading) -> Map:
     return merged(base, full_hosts(without_extras(piece), reading), reading)
 
 
-def _model(tree: Map, reading: Reading) -> Scenario:
+def _model(tree: Map, reading: Reading, project: Project | None = None) -> Scenario:
     scenario = Scenario.model_validate(tree, context=reading)
     scenario._file = reading.file
     semantics.look(scenario, reading)
+    if project is not None:
+        own.look(scenario, project, reading)
     return scenario

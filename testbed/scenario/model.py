@@ -16,6 +16,7 @@ from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Val
 
 MINUTE_NS = 60 * 10**9
 CONGESTION_SYSCTL = "net.ipv4.tcp_congestion_control"  # another way to write a host's `congestion`
+WORKING_DIR = "/scenario"  # of a program that says nothing else
 
 
 class Network(Part):
@@ -237,7 +238,9 @@ class Host(Part):
         Field({}, description="A list of names, or {lan: {address: 198.18.7.10}}")
     )
     count: values.Count | None = Field(None, description="So many of them: NAME-1, NAME-2, ...")
-    volumes: Annotated[tuple[values.Mount, ...], Listed("mounts")] = Field((), description="VOLUME:/path")
+    volumes: Annotated[tuple[values.VolumeMount, ...], Listed("mounts")] = Field(
+        (), description="VOLUME:/path, or ../src:/path:ro"
+    )
     cap_add: Annotated[tuple[values.Capability, ...], Listed("capabilities")] = ()
     cap_drop: Annotated[tuple[values.Capability, ...], Listed("capabilities")] = ()
     sysctls: Annotated[dict[values.SysctlName, values.AnyText], Named("sysctls")] = Field({})

@@ -11,7 +11,7 @@ from testbed.scenario.addresses import allocate
 from testbed.scenario.fields import NAME, Refused, did_you_mean, short
 from testbed.scenario.linkkeys import NO_LINK
 from testbed.scenario.links import resolve
-from testbed.scenario.model import Condition, Host, Program, Scenario
+from testbed.scenario.model import WORKING_DIR, Condition, Host, Program, Scenario
 from testbed.scenario.source import NOWHERE, Hint, Reading, mark_of
 from testbed.scenario.topology import Topology, topology
 from testbed.scenario.units import format_ns
@@ -21,6 +21,10 @@ from testbed.scenario.variables import Scope
 MOST_NETWORKS = 250
 MOST_PROGRAMS = 2000
 _OF_HOSTS = ("link-end", "program-unknown", "variable")  # what may be right where not every host could be read
+# Where nothing can be mounted: what every host has there is what makes it one.
+TAKEN_PLACES = frozenset("/ /bin /dev /etc /lib /lib32 /lib64 /opt /proc /sbin /sys /usr".split())
+TAKEN_BELOW = ("/proc/", "/sys/", "/dev/", "/opt/testbed")
+WRITTEN_PLACES = frozenset(("/run", "/var"))  # where nothing read-only can be
 
 
 def look(scenario: Scenario, reading: Reading) -> None:
@@ -115,7 +119,7 @@ def _hosts(scenario: Scenario, there: Topology, reading: Reading) -> None:
             at = next(one for one in host.cap_drop if one == capability)
             reading.add(at, f"{capability} is both in `cap_add` and in `cap_drop`")
         for program in host.programs.values():
-            _files(program, reading)
+            _files(host, program, reading)
 
 
 def _networks(name: str, host: Host, there: Topology, reading: Reading) -> None:
@@ -133,25 +137,41 @@ def _networks(name: str, host: Host, there: Topology, reading: Reading) -> None:
 
 def _volumes(scenario: Scenario, host: Host, reading: Reading) -> None:
     paths: set[str] = set()
-    for volume, path in host.volumes:
-        if volume and volume not in scenario.volumes:
-            hint = did_you_mean(volume, scenario.volumes) or f"volumes: {{{volume}: }}"
+    for volume, path, directory in host.volumes:
+        if not volume:
+            continue
+        place = posixpath.normpath(path)
+        if not directory and volume not in scenario.volumes:
+            hint = did_you_mean(volume, scenario.volumes) or f"volumes: {{{volume}: }}; a directory is ./{volume}"
             reading.add(volume, f"there is no volume `{volume}` under `volumes`", hint)
-        if volume and path in paths:
+        if place in paths:
             reading.add(volume, f"two volumes on {path}")
-        paths.add(path)
+        elif place in TAKEN_PLACES or place.startswith(TAKEN_BELOW) or (directory and place in WRITTEN_PLACES):
+            reading.add(volume, f"a host has its own {place}", "mount it elsewhere, as on /srv/data")
+        paths.add(place)
 
 
-def _files(program: Program, reading: Reading) -> None:
+def _files(host: Host, program: Program, reading: Reading) -> None:
+    shown = [(volume, posixpath.normpath(path), directory) for volume, path, directory in host.volumes]
     targets: dict[str, str] = {}
+    base = program.working_dir or WORKING_DIR
     for target, file in program.files.items():
         there = posixpath.normpath(target)
-        if ".." in target.split("/") and target != file.source:
+        if there.split("/")[0] == ".." and target == file.source:
+            name = posixpath.basename(there).lstrip(".") or "TARGET"
+            hint = f"{{{name}: {short(target)}}}"
+            reading.add(target, f"`{short(target)}`: a path with `..` needs a name in the host", hint)
+        elif ".." in target.split("/") and target != file.source:
             reading.add(target, f"`{short(target)}` has a `..` in it", "write the path out")
         elif there in targets:
             reading.add(target, f"`{short(target)}` and `{short(targets[there])}` are the same file")
         targets[there] = target
-    base = program.working_dir or "/scenario"
+        place = posixpath.normpath(posixpath.join(base, target))
+        within = [one for one in shown if place == one[1] or place.startswith(f"{one[1]}/")]
+        if within and max(within, key=lambda one: len(one[1]))[2]:
+            volume, mounted, _ = max(within, key=lambda one: len(one[1]))
+            hint = "name a place for it elsewhere: {/scenario/TARGET: PATH}"
+            reading.add(target, f"`{short(target)}`: `{short(volume)}` is on {mounted}, which is read-only", hint)
     collected = [posixpath.join(base, path).rstrip("/") for path in program.collect]
     for name, metric in program.metrics.items():
         path = metric.file

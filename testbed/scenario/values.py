@@ -385,11 +385,11 @@ Address = Annotated[str, Reads(simple(address, "an address"), {"type": "string"}
 
 
 def source_path(value: Value, reading: Reading) -> Text:
-    """A path of the author's: relative to the scenario file, and not out of its directory."""
+    """A path of the author's: relative to the scenario file. Where it leads is for `own` to see, on the disk."""
     text = some_text(value, reading)
-    if text.startswith(("/", "~")) or posixpath.normpath(text).split("/")[0] == "..":
-        hint = "a path is relative to the scenario file and stays in its directory"
-        raise Refused(f"`{short(text)}` is outside the scenario's directory", hint)
+    if text.startswith(("/", "~")):
+        hint = "a path is relative to the scenario file, as in ../certs/ca.pem, and stays in the project"
+        raise Refused(f"`{short(text)}` is no relative path", hint)
     return text
 
 
@@ -420,20 +420,41 @@ HostPath = Annotated[str, Reads(host_path, _PATH, otherwise=SAME)]
 AbsolutePath = Annotated[str, Reads(absolute_path, _PATH, otherwise=Text("/x"))]
 
 
-def mount(value: Value, reading: Reading) -> tuple[Text, str]:
-    text = text_of(value, reading, "VOLUME:/path")
-    volume, colon, path = text.partition(":")
-    if not colon or not NAME.fullmatch(volume):
-        raise Refused(f"`{short(text)}` is no mount", "VOLUME:/path, with VOLUME named under `volumes`")
-    return Text(volume, text.mark, text.end), absolute_path(Text(path, text.mark, text.end), reading)
+class Mount(NamedTuple):
+    """What a host mounts: a volume of the file's, or a directory of the author's, which is read-only."""
+
+    source: Text
+    path: Text
+    directory: bool
 
 
-Mount = Annotated[
-    tuple[str, str],
+def mount(value: Value, reading: Reading) -> Mount:
+    text = text_of(value, reading, "VOLUME:/path or ../directory:/path:ro")
+    source, colon, rest = text.partition(":")
+    path, more, mode = rest.partition(":")
+    at = Text(source, text.mark, text.end)
+    directory = "/" in source or source.startswith((".", "~"))
+    if not colon or not source or not (directory or NAME.fullmatch(source)):
+        hint = "VOLUME:/path, with VOLUME named under `volumes`, or ../src:/path:ro"
+        raise Refused(f"`{short(text)}` is no mount", hint)
+    if directory:
+        source_path(at, reading)
+    made = Mount(at, absolute_path(Text(path, text.mark, text.end), reading), directory)
+    if directory and mode != "ro":
+        hint = f"{short(source)}:{short(path)}:ro; what hosts write goes to a volume under `volumes`"
+        raise Refused(f"`{short(text)}`: no host writes to this machine, so a directory needs `:ro`", hint)
+    if more and not directory:
+        hint = f"{source}:{short(path)}; for a directory of yours, ./{source}:{short(path)}:ro"
+        raise Refused(f"`{short(text)}`: hosts share a volume to write to it", hint)
+    return made
+
+
+VolumeMount = Annotated[
+    Mount,
     Reads(
         mount,
-        {"type": "string", "pattern": "^[a-z0-9-]+:/.*$"},
-        show=lambda value: f"{value[0]}:{value[1]}",
-        otherwise=(Text(""), "/x"),
+        {"type": "string", "pattern": "^([a-z0-9-]+:/[^:]*|[^:~/][^:]*:/[^:]*:ro)$"},
+        show=lambda value: f"{value.source}:{value.path}{':ro' if value.directory else ''}",
+        otherwise=Mount(Text(""), Text("/x"), False),
     ),
 ]

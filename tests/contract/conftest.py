@@ -8,6 +8,7 @@ import pytest
 
 from testbed.engines import fake
 from testbed.engines.choose import maker
+from testbed.project.root import Project
 from tests.contract.labs import MakeEngine
 
 
@@ -25,4 +26,4 @@ def real_engine(request: pytest.FixtureRequest) -> MakeEngine:
 
 def _real(request: pytest.FixtureRequest) -> MakeEngine:
     request.getfixturevalue("namespaces_work" if request.param == "namespaces" else "docker_daemon")
-    return lambda: maker(request.param, lambda _: None)(Path.cwd())
+    return lambda: maker(request.param, lambda _: None)(Project.around(Path.cwd()))

@@ -13,6 +13,7 @@ from testbed.agent.client import AgentClient
 from testbed.engines.api import Command, Engine, Process
 from testbed.plan import Plan, plan
 from testbed.scenario import parse
+from tests.parcel import put
 
 DO = Path(__file__).with_name("do.py")
 TWO_NETWORKS = """
@@ -43,7 +44,7 @@ duration: 1 s
 volumes: {spool: , own: }
 hosts:
   a: {volumes: [spool:/var/spool/in, own:/tmp]}
-  b: {volumes: [spool:/srv/deep/out]}
+  b: {volumes: [own:/srv/deep/out/below, spool:/srv/deep/out, spool:/srv/again]}
 """
 
 
@@ -107,7 +108,7 @@ def lab(new_engine: MakeEngine, text: str = TWO_NETWORKS) -> Iterator[Lab]:
             planned = plan(parse(text, "contract.yaml"), 1, engine.taken())
             pids = engine.up(planned, agent.door)
             for host in planned.hosts:
-                engine.put(host.name, [("/scenario/do.py", DO.read_bytes())])
+                put(engine, host.name, ("/scenario/do.py", DO.read_bytes()))
             baseline = agent.hosts(planned, pids)
             agent.conditions(planned)
             yield Lab(engine, agent, planned, pids, baseline)
@@ -129,7 +130,7 @@ def lab_avoiding(new_engine: MakeEngine, up: Lab) -> Iterator[Lab]:
                 assert not {n.subnet for n in planned.networks} & {n.subnet for n in up.plan.networks}
             pids = engine.up(planned, agent.door)
             for host in planned.hosts:
-                engine.put(host.name, [("/scenario/do.py", DO.read_bytes())])
+                put(engine, host.name, ("/scenario/do.py", DO.read_bytes()))
             agent.hosts(planned, pids)
             yield Lab(engine, agent, planned, pids)
         finally:

@@ -24,6 +24,7 @@ from testbed.linux import CAPABILITIES
 from testbed.plan.types import Host
 from tests.conftest import missing
 from tests.contract.labs import Lab, MakeEngine, lab
+from tests.parcel import put
 
 TEXT = """
 testbed: 1
@@ -50,7 +51,7 @@ def up(real_engine: MakeEngine) -> Iterator[Lab]:
     with lab(real_engine, TEXT) as made:
         for host in HOSTS:
             scripts = [(f"/scenario/{name}", Path(__file__).with_name(name).read_bytes()) for name in SCRIPTS]
-            made.engine.put(host, scripts)
+            put(made.engine, host, *scripts)
         yield made
 
 

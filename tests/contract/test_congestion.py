@@ -11,6 +11,7 @@ import pytest
 from testbed.agent.baseline import link_local
 from testbed.errors import CapabilityError
 from tests.contract.labs import Lab, MakeEngine, lab
+from tests.parcel import put
 
 TEXT = """
 testbed: 1
@@ -33,7 +34,7 @@ LOOPBACK = ["127.0.0.1", "127.1.2.3", "localhost"]
 def up(real_engine: MakeEngine) -> Iterator[Lab]:
     with lab(real_engine, TEXT) as made:
         for host in ASKED:
-            made.engine.put(host, [("/scenario/algorithm.py", SCRIPT.read_bytes())])
+            put(made.engine, host, ("/scenario/algorithm.py", SCRIPT.read_bytes()))
             server = made.command(host, ("python3", "/scenario/algorithm.py", "serve", "7000"))
             made.await_port(host, server.process, 7000)
         yield made

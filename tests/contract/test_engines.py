@@ -20,6 +20,7 @@ from testbed.errors import CommandNotFound, TestbedError
 from testbed.plan import Plan, plan
 from testbed.scenario import parse
 from tests.contract.labs import DUAL_NETWORKS, TWO_NETWORKS, VOLUMES, Lab, MakeEngine, lab, lab_avoiding
+from tests.parcel import put
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_stdin_environment_and_directory_arrive(up: Lab) -> None:
 
 
 def test_files_go_in_and_come_out(up: Lab) -> None:
-    up.engine.put("a", [("/scenario/in.txt", b"from outside")])
+    put(up.engine, "a", ("/scenario/in.txt", b"from outside"))
     assert up.run("a", "read", "/scenario/in.txt").text == "from outside"
     assert up.run("b", "read", "/scenario/in.txt").exit == 1, "another host has a file system of its own"
     up.run("a", "write", "/scenario/out.txt", "from inside")
@@ -152,6 +153,8 @@ def test_a_volume_may_be_where_a_host_can_write_anyway(new_engine: MakeEngine) -
         shown = made.command("b", ["sh", "-c", "cat /srv/deep/out/note; ls /tmp; touch /srv/deep/x 2>&1"])
         assert shown.process.wait(20) and shown.exit == 1
         assert shown.text.splitlines()[0] == "from a" and "Read-only file system" in shown.text
+        twice = made.command("b", ["sh", "-c", "cat /srv/again/note; ls /srv/deep/out/below"])
+        assert twice.process.wait(20) and twice.text.splitlines() == ["from a", "own"], twice.err
 
 
 def test_a_signal_ends_a_program_and_is_named(up: Lab) -> None:

@@ -35,6 +35,7 @@ rejected, `tests/docs/` checks the documents, `tests/kernel/` boots another kern
 ROOMS = {
     "": "The life of a run, and what everybody shares",
     "scenario": "scenario: what the author wrote (pure)",
+    "project": "project: what the author has on disk",
     "plan": "plan: what will be built (pure)",
     "conditions": "conditions: what a link does to a packet (pure)",
     "measure": "measure: evidence, metrics, statistics (pure)",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from testbed import groups, limits
 from testbed.errors import CapabilityError, CommandNotFound, EngineError
+from tests.parcel import put
 from tests.system.namespaces_lab import (
     ONE,
     PYTHON,
@@ -66,7 +67,7 @@ def commands_that_cannot_run_say_why() -> None:
             run(engine, "alice", "true", working_dir="/nowhere")
         with raises(EngineError, "no host 'mallory'"):
             run(engine, "mallory", "true")
-        engine.put("alice", [("/scenario/orphan", b"#!/no/such/interpreter\n"), ("/scenario/broken", b"\x7fELF?")])
+        put(engine, "alice", ("/scenario/orphan", b"#!/no/such/interpreter\n"), ("/scenario/broken", b"\x7fELF?"))
         with raises(CommandNotFound, "./orphan is there, but the interpreter"):
             run(engine, "alice", "./orphan")
         with raises(EngineError, "executing ./broken: Exec format error"):
@@ -173,7 +174,7 @@ def files_go_in_and_come_out() -> None:
     with lab(a_plan(ONE)) as engine:
         big = os.urandom(2_000_000)
         script = b"#!/bin/sh\necho ran $1\n"
-        engine.put("alice", [("/scenario/run.sh", script), ("/var/new/deep/big", big), ("/tmp/empty", b"")])
+        put(engine, "alice", ("/scenario/run.sh", script), ("/var/new/deep/big", big), ("/tmp/empty", b""))
         assert run(engine, "alice", "./run.sh", "well").text == "ran well"
         assert output(engine, "alice", "stat -c '%a %u:%g' /scenario/run.sh /tmp/empty") == "755 0:0\n644 0:0"
         assert unpacked(engine.get("alice", "/var/new/deep/big")) == {"big": big}
@@ -184,7 +185,7 @@ def files_go_in_and_come_out() -> None:
         with raises(FileNotFoundError, "/scenario/nothing", "alice"):
             engine.get("alice", "/scenario/nothing")
         with raises(EngineError, "/usr/x", "Read-only file system", "writable are /scenario"):
-            engine.put("alice", [("/usr/x", b"")])
+            put(engine, "alice", ("/usr/x", b""))
         run(engine, "alice", "truncate", "-s", "10T", "sparse")
         with raises(OSError, "the most that is collected"):
             engine.get("alice", "/scenario/sparse")
@@ -197,7 +198,7 @@ def links_do_not_lead_out_of_a_host() -> None:
         for path in ("/scenario/out", "/scenario/shadow", f"/../..{outside.name}", "/proc/1/cwd/../mnt"):
             with raises(FileNotFoundError):
                 engine.get("alice", path)
-        engine.put("alice", [("/scenario/out", b"written")])
+        put(engine, "alice", ("/scenario/out", b"written"))
         assert Path(outside.name).read_bytes() == b""
         assert output(engine, "alice", f"cat {outside.name}") == "written"
 
@@ -348,7 +349,7 @@ def a_host_that_is_full_of_processes_can_still_be_asked() -> None:
         assert limits.PROCESSES - 10 < made < limits.PROCESSES + 100, made
         if not engine.describe()["no_control_groups"]:  # else the limit is of the whole lab
             assert output(engine, "bob", "echo x | cat | cat") == "x", "its neighbour has a limit of its own"
-        engine.put("alice", [("/tmp/in", b"1")])
+        put(engine, "alice", ("/tmp/in", b"1"))
         with tarfile.open(fileobj=io.BytesIO(engine.get("alice", "/tmp/in"))) as archive:
             assert archive.getnames() == ["in"]
         assert run(engine, "alice", "true").exit == 0
@@ -404,5 +405,5 @@ def live_until_killed() -> None:
     engine.up(a_plan({"lan": ["alice", "bob", "carol"]}), lambda bridges: None)
     for number in range(100_000):
         Run(engine, "alice", "sh", "-c", f"sleep 300; : {engine.lab}")
-        engine.put("bob", [("/tmp/x", b"x" * 10_000)])
+        put(engine, "bob", ("/tmp/x", b"x" * 10_000))
         run(engine, "carol", "echo", str(number))

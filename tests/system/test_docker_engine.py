@@ -27,6 +27,7 @@ from testbed.errors import CommandNotFound, EngineError
 from testbed.limits import FILES_BYTES, MEMORY_BYTES, PROCESSES
 from testbed.linux import CAPABILITIES
 from tests.docker_daemon import command_on_its_machine, on_its_machine
+from tests.parcel import put
 from tests.system.docker_lab import (
     ASK,
     ENVIRONMENT,
@@ -452,13 +453,13 @@ def test_a_host_reaps_what_loses_its_parent(up: Lab) -> None:
 
 def test_files_go_in_with_directories_made_and_modes_by_content(up: Lab) -> None:
     files = [("/scenario/deep/er/data.bin", bytes(range(256))), ("/scenario/tool", b"#!/bin/sh\necho ran\n")]
-    up.engine.put("left", files)
+    put(up.engine, "left", *files)
     assert up.run("left", "./tool").out == "ran\n"
     shown = up.run("left", "stat", "-c", "%U %a", "/scenario/deep/er/data.bin", "/scenario/tool", "/tmp").out
     assert shown.split("\n")[:3] == ["root 644", "root 755", "root 1777"]
     found = unpacked(up.engine.get("left", "/scenario/deep"))
     assert found == {"deep": None, "deep/er": None, "deep/er/data.bin": bytes(range(256))}
-    up.engine.put("left", [("/scenario/tool", b"plain")])
+    put(up.engine, "left", ("/scenario/tool", b"plain"))
     assert up.run("left", "cat", "/scenario/tool").out == "plain", "a second time it is replaced"
     with pytest.raises(FileNotFoundError, match="/scenario/nothing is not there in host left"):
         up.engine.get("left", "/scenario/nothing")

@@ -17,6 +17,7 @@ from testbed.engines.docker_image import DEFAULT_PATH, archive, node_image
 from testbed.engines.holder import holder_elf
 from testbed.errors import CommandNotFound, HostError
 from testbed.plan.images import Image
+from testbed.project.root import Project
 from tests.system.docker_lab import (
     inspect,
     lab,
@@ -94,7 +95,7 @@ def test_a_host_can_be_built_from_a_directory_beside_the_scenario(
     (tmp_path / "image").mkdir()
     for name, text in files.items():
         (tmp_path / "image" / name).write_text(text)
-    with lab(docker_daemon, make_plan({"h": "a"}, 117, build="image"), base_dir=tmp_path) as made:
+    with lab(docker_daemon, make_plan({"h": "a"}, 117, build="image"), project=Project.around(tmp_path)) as made:
         assert made.run("h", "cat", "/greeting").out == "good morning\n"
         assert made.run("h", "ls", "/all").out.split() == ["Dockerfile", "greeting"]
         assert "TONE=polite" in made.run("h", "env").out, "an image of the author's own keeps its environment"
@@ -114,11 +115,11 @@ def test_nothing_outside_the_scenarios_directory_is_built_or_sent(
     (beside / "image" / "Dockerfile").write_text(f"FROM {node_tag(api)}\nCOPY . /all\n")
     (beside / "image" / "link").symlink_to("../../outside/secret")
     with (
-        pytest.raises(HostError, match="it lies outside"),
-        lab(docker_daemon, make_plan({"h": "a"}, 117, build="link"), base_dir=beside),
+        pytest.raises(HostError, match="leads out of the project"),
+        lab(docker_daemon, make_plan({"h": "a"}, 117, build="link"), project=Project.around(beside)),
     ):
         pass
-    with lab(docker_daemon, make_plan({"h": "a"}, 117, build="image"), base_dir=beside) as made:
+    with lab(docker_daemon, make_plan({"h": "a"}, 117, build="image"), project=Project.around(beside)) as made:
         assert made.run("h", "cat", "/all/link").exit == 1, "a link in what is sent stays a link"
 
 
@@ -131,7 +132,7 @@ def test_an_image_that_cannot_be_had_is_the_machine_owners_to_mend(
     docker_daemon: str, tmp_path: Path, more: dict[str, str], why: str
 ) -> None:
     plan = make_plan({"h": "a"}, 118, None, **more)
-    with pytest.raises(HostError, match=why), lab(docker_daemon, plan, base_dir=tmp_path):
+    with pytest.raises(HostError, match=why), lab(docker_daemon, plan, project=Project.around(tmp_path)):
         pass
     assert mine(docker_daemon) == []
 

@@ -11,6 +11,7 @@ import pytest
 from testbed import limits
 from testbed.engines import choose
 from testbed.judge import judge
+from testbed.project.root import Project
 from testbed.results import Results
 from testbed.runner import Run, Runner
 from testbed.scenario import parse
@@ -32,7 +33,7 @@ def runaway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     engine = choose.maker(request.param, lambda _: None)
     runner = Runner(engine, request.param, "a test", where, lambda _: None)
     text = RUNAWAY.read_text()
-    run = runner.run(parse(text, "runaway.yaml"), text, where)
+    run = runner.run(parse(text, "runaway.yaml"), text, Project.around(where))
     environment = json.loads((run.results.path / "environment.json").read_text())
     if why := environment["engine"].get("no_control_groups"):
         missing("cgroups", why)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import tests.parcel
 import tests.system
 from testbed.engines.namespaces import PACKAGES, base_interpreter
 from tests.conftest import missing
@@ -61,7 +62,7 @@ def readable_copy(tree: Path) -> Path:
     tree.chmod(0o755)
     shutil.copytree(Path(PACKAGES, "testbed"), tree / "testbed")
     (tree / "tests/system").mkdir(parents=True)
-    for module in (tests, tests.system, namespaces_isolation, namespaces_lab, namespaces_life):
+    for module in (tests, tests.parcel, tests.system, namespaces_isolation, namespaces_lab, namespaces_life):
         path = Path(str(module.__file__))
         shutil.copy2(path, tree / path.relative_to(PACKAGES))
     for path in tree.rglob("*"):

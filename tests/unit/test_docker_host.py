@@ -21,7 +21,7 @@ from testbed.engines.docker_host import (
     network_options,
 )
 from testbed.limits import FILES_BYTES
-from testbed.plan.types import Host, Interface, Network
+from testbed.plan.types import Host, Interface, Mount, Network
 
 NIC = Interface("eth0", "lan", "198.18.0.2", 24, "02:42:c6:12:00:02")
 HOST = Host(
@@ -37,34 +37,34 @@ def named(name: str) -> str:
 
 
 def test_a_host_has_what_the_plan_gives_it_and_no_more() -> None:
-    config = host_config(HOST, named, FACTS)
+    config = host_config(HOST, named, FACTS, {})
     assert config["network_mode"] == "testbed-r-lan"
     assert (config["cap_drop"], config["cap_add"]) == (["ALL"], ["NET_RAW"])
     assert config["security_opt"] == ["no-new-privileges:true"]
-    assert config["binds"] == {"testbed-r-spool": {"bind": "/var/spool", "mode": "rw"}}
+    assert config["binds"] == ["testbed-r-spool:/var/spool:rw"]
     assert config["sysctls"] == HOST.sysctls
     assert config["log_config"].type == "none" and config["dns"] == ["127.0.0.1"]
     assert not {"privileged", "devices", "pid_mode", "ipc_mode", "restart_policy"} & set(config)
 
 
 def test_a_host_without_a_network_has_none() -> None:
-    assert host_config(replace(HOST, interfaces=()), named, FACTS)["network_mode"] == "none"
+    assert host_config(replace(HOST, interfaces=()), named, FACTS, {})["network_mode"] == "none"
 
 
 @pytest.mark.parametrize(("allowed", "given"), [(1048576, 65536), (65536, 65536), (20000, 20000), (-1, 65536)])
 def test_open_files_are_as_many_as_the_machine_allows(allowed: int, given: int) -> None:
-    limits = host_config(HOST, named, FACTS | {"open_files": allowed})["ulimits"]
+    limits = host_config(HOST, named, FACTS | {"open_files": allowed}, {})["ulimits"]
     assert [(u.name, u.soft, u.hard) for u in limits] == [("nofile", given, given), ("core", 0, 0)]
 
 
 def test_what_a_host_of_ours_can_write_has_a_size_and_another_keeps_its_image() -> None:
-    config = host_config(HOST, named, FACTS)
+    config = host_config(HOST, named, FACTS, {})
     assert [mount["Target"] for mount in config["mounts"]] == list(WRITABLE)
     for mount in config["mounts"]:
         assert mount["Type"] == "volume" and mount["Source"] is None, "it goes with its container"
         options = mount["VolumeOptions"]["DriverConfig"]["Options"]
         assert options["type"] == "tmpfs" and f"size={FILES_BYTES}," in options["o"]
-    foreign = host_config(replace(HOST, image="nginx"), named, FACTS)
+    foreign = host_config(replace(HOST, image="nginx"), named, FACTS, {})
     assert foreign["mounts"] == []
     assert ("fsize", FILES_BYTES, FILES_BYTES) in [(u.name, u.soft, u.hard) for u in foreign["ulimits"]]
     assert {**config, "mounts": 0, "ulimits": 0} == {**foreign, "mounts": 0, "ulimits": 0}
@@ -229,3 +229,10 @@ def test_routes_are_where_unicast_leads_and_never_everywhere() -> None:
     shown = """[{"dst":"default","gateway":"fe80::1"},{"dst":"2001:2:0:7::/64","dev":"br-1"},
     {"dst":"fd00::9","dev":"wg0"},{"type":"multicast","dst":"ff00::/8","dev":"eth0"},{"type":"anycast","dst":"fe80::","dev":"eth0"}]"""
     assert docker_inside.routes(shown) == ["2001:2:0:7::/64", "fd00::9/128"]
+
+
+def test_a_directory_of_the_authors_is_a_copy_that_is_read_only() -> None:
+    host = replace(HOST, mounts=(Mount("/home/anna/src", "/app"), Mount("/home/anna/src", "/tmp")))
+    config = host_config(host, named, FACTS, {"/home/anna/src": "testbed-r.directory-0"})
+    assert config["binds"][1:] == ["testbed-r.directory-0:/app:ro", "testbed-r.directory-0:/tmp:ro"]
+    assert "/tmp" not in [mount["Target"] for mount in config["mounts"]]

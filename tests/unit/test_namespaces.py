@@ -26,7 +26,7 @@ duration: 1 s
 networks: {lan: {subnet: 198.18.7.0/24}}
 volumes: {spool: }
 hosts:
-  alice: {volumes: ["spool:/var/spool/in"], cap_add: [NET_RAW]}
+  alice: {volumes: ["spool:/var/spool/in", "../src:/app:ro"], cap_add: [NET_RAW]}
   bob:
 """
 
@@ -45,6 +45,7 @@ def test_the_request_holds_what_the_builder_needs_and_no_more(two: Plan) -> None
         "hosts_file": two.host("alice").hosts_file(),
         "capabilities": ("NET_RAW",),
         "volumes": (("spool", "/var/spool/in"),),
+        "mounts": [("../src", "/app")],
         "interfaces": [
             {
                 "name": "eth0",

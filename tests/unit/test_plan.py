@@ -14,7 +14,7 @@ import pytest
 
 import testbed
 from testbed.errors import HostError, ScenarioError
-from testbed.plan import File, Metric, Neighbour, Network, Plan, Ready, Route, plan, render
+from testbed.plan import File, Metric, Mount, Neighbour, Network, Plan, Ready, Route, plan, render
 from testbed.plan.images import Image, completed
 from testbed.scenario import load, parse
 
@@ -311,6 +311,12 @@ def test_volumes_are_named_and_mounted() -> None:
     made = planned("volumes: {v: }\nhosts: {a: {run: x, volumes: [v:/var/x]}}\n")
     assert made.volumes == ("v",)
     assert made.host("a").volumes == (("v", "/var/x"),)
+
+
+def test_a_directory_is_mounted_as_it_is_written() -> None:
+    made = planned("hosts: {a: {run: x, volumes: [../src/./x:/app/:ro]}}\n")
+    assert made.host("a").mounts == (Mount("../src/x", "/app"),) and made.host("a").volumes == ()
+    assert "../src/x on /app, read-only" in render(made)
 
 
 # -- programs -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from testbed.engines.fake import FakeEngine
 from testbed.errors import EngineError
 from testbed.judge import judge
 from testbed.measure.records import Frame
+from testbed.project.root import Project
 from testbed.results import Results
 from testbed.runner import Run, Runner, _shift, _shifted
 from testbed.scenario import parse
@@ -41,7 +42,7 @@ class Bench:
         )
         for name, value in options.items():
             setattr(runner, name, value)
-        return runner.run(parse(text, "bench.yaml"), text, self.tmp_path)
+        return runner.run(parse(text, "bench.yaml"), text, Project.around(self.tmp_path))
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -185,7 +186,7 @@ def test_a_subnet_that_the_file_asks_for_and_is_in_use_is_an_error(bench: Bench)
 def test_a_link_that_leads_out_of_the_directory_is_not_followed(bench: Bench) -> None:
     (bench.tmp_path / "secret").symlink_to("/etc/hostname")
     run = bench.run(GOOD.replace("{/scenario/note: {text: hello}}", "[secret]"))
-    assert run.judgement.outcome == "error" and "outside" in run.judgement.reason
+    assert run.judgement.outcome == "error" and "leads out" in run.judgement.reason
 
 
 def test_a_requirement_that_is_missing_skips_and_is_an_error_when_strict(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import Problem, ScenarioError
+from testbed.project.root import Project
 from testbed.scenario import check, load, parse
 
 TWO = "hosts:\n  a: {serve: echo}\n  b: {run: probe a:9000}\n"
@@ -222,15 +223,21 @@ CASES = [
     ("hosts: {a: {run: x, environment: {TESTBED_X: y}}}\n", 3, 35, "set by the testbed", ""),
     ("hosts: {a: {run: x, environment: {A-B: y}}}\n", 3, 35, "no name of an environment variable", ""),
     # files
-    ("hosts: {a: {run: x, files: [../x]}}\n", 3, 29, "outside the scenario's directory", "relative"),
-    ("hosts: {a: {run: x, files: [/etc/passwd]}}\n", 3, 29, "outside the scenario's directory", ""),
-    ("hosts: {a: {run: x, files: [a/../../b]}}\n", 3, 29, "outside the scenario's directory", ""),
-    ("hosts: {a: {run: x, files: {t: ../b}}}\n", 3, 32, "outside the scenario's directory", ""),
+    ("hosts: {a: {run: x, files: [../x]}}\n", 3, 29, "needs a name in the host", "{x: ../x}"),
+    (
+        "hosts: {a: {run: x, files: [/etc/passwd]}}\n",
+        3,
+        29,
+        "`/etc/passwd` is no relative path",
+        "../certs/ca.pem",
+    ),
+    ("hosts: {a: {run: x, files: [~/x]}}\n", 3, 29, "`~/x` is no relative path", "stays in the project"),
+    ("hosts: {a: {run: x, files: [a/../../b]}}\n", 3, 29, "needs a name in the host", "{b: a/../../b}"),
     ("hosts: {a: {run: x, files: {../t: b}}}\n", 3, 29, "`../t` has a `..` in it", ""),
     ("hosts: {a: {run: x, files: {t: b, ./t: c}}}\n", 3, 35, "`./t` and `t` are the same file", ""),
     ("hosts: {a: {run: x, files: {t: {text: a, source: b}}}}\n", 3, 42, "both `text` and `source`", ""),
-    ("hosts: {a: {run: x, stdin: {file: ../x}}}\n", 3, 35, "outside the scenario's directory", ""),
-    ("hosts: {a: {build: ../x, run: y}}\n", 3, 20, "outside the scenario's directory", ""),
+    ("hosts: {a: {run: x, stdin: {file: /x}}}\n", 3, 35, "no relative path", ""),
+    ("hosts: {a: {build: /x, run: y}}\n", 3, 20, "no relative path", ""),
     ("hosts: {a: {run: x, working_dir: y}}\n", 3, 34, "no absolute path", "/y"),
     ("hosts: {a: {run: x, collect: [a/../b]}}\n", 3, 31, "has a `..` in it", ""),
     # metrics
@@ -261,6 +268,25 @@ CASES = [
     ("hosts: {a: {run: x, volumes: [v:/x]}}\n", 3, 31, "there is no volume `v`", "volumes: {v: }"),
     ("volumes: {spol: }\nhosts: {a: {run: x, volumes: [spool:/x]}}\n", 4, 31, "no volume `spool`", "`spol`"),
     ("volumes: {v: }\nhosts: {a: {run: x, volumes: [v:/x, v:/x]}}\n", 4, 37, "two volumes on /x", ""),
+    ("hosts: {a: {run: x, volumes: [../x:/x]}}\n", 3, 31, "a directory needs `:ro`", "../x:/x:ro"),
+    ("hosts: {a: {run: x, volumes: [../x:/x:rw]}}\n", 3, 31, "a directory needs `:ro`", "../x:/x:ro"),
+    ("hosts: {a: {run: x, volumes: ['./x:/x:ro,z']}}\n", 3, 31, "a directory needs `:ro`", "./x:/x:ro"),
+    ("hosts: {a: {run: x, volumes: [/x:/x:ro]}}\n", 3, 31, "`/x` is no relative path", "../certs"),
+    ("hosts: {a: {run: x, volumes: [~/x:/x:ro]}}\n", 3, 31, "`~/x` is no relative path", ""),
+    ("hosts: {a: {run: x, volumes: [../x:x:ro]}}\n", 3, 31, "`x` is no absolute path", "/x"),
+    ("hosts: {a: {run: x, volumes: [src:/x:ro]}}\n", 3, 31, "share a volume to write to it", "./src:/x:ro"),
+    ("hosts: {a: {run: x, volumes: [src]}}\n", 3, 31, "`src` is no mount", "../src:/path:ro"),
+    ("hosts: {a: {run: x, volumes: [../x:/x:ro, ../y:/x/:ro]}}\n", 3, 43, "two volumes on /x/", ""),
+    ("hosts: {a: {run: x, volumes: [../x:/etc:ro]}}\n", 3, 31, "a host has its own /etc", "/srv/data"),
+    ("hosts: {a: {run: x, volumes: [../x:/var:ro]}}\n", 3, 31, "a host has its own /var", "/srv/data"),
+    ("volumes: {v: }\nhosts: {a: {run: x, volumes: [v:/proc/x]}}\n", 4, 31, "a host has its own /proc/x", ""),
+    (
+        "hosts: {a: {run: x, volumes: [../x:/app:ro], working_dir: /app, files: [y]}}\n",
+        3,
+        73,
+        "`../x` is on /app, which is read-only",
+        "{/scenario/TARGET: PATH}",
+    ),
     ("volumes: {v: local}\nhosts: {a: {run: x}}\n", 3, 14, "expected nothing here", ""),
     ("hosts: {}\n", 3, 1, "there is no host", ""),
     # networks and addresses
@@ -472,8 +498,8 @@ def test_load_refuses_files_that_are_missing_or_lead_out(tmp_path: Path) -> None
     file = tmp_path / "in" / "t.yaml"
     file.write_text("testbed: 1\nhosts: {a: {run: x, files: [here, gone, link], stdin: {file: here}}}\n")
     with pytest.raises(ScenarioError) as raised:
-        load(file)
+        load(file, Project.around(file.parent))
     assert [(problem.column, problem.message) for problem in raised.value.problems] == [
         (35, "`gone`: No such file or directory"),
-        (41, "`link` leads out of the scenario's directory"),
+        (41, f"`link` is a link that leads out of the project {file.parent}"),
     ]

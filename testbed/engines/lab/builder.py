@@ -96,11 +96,15 @@ class Builder:
             name: rootfs.add_volume(self._userland.scratch, number)
             for number, name in enumerate(request["volumes"])
         }
+        sources = dict.fromkeys(source for host in request["hosts"] for source, _ in host["mounts"])
+        shown = {source: rootfs.show(self._userland, source)[0] for source in sources}
         starting: list[tuple[str, int]] = []
         for host in request["hosts"]:
-            mounts = tuple((volumes[name], path) for name, path in host["volumes"])
+            mounts = [(volumes[name], path) for name, path in host["volumes"]]
+            mounts += [(shown[source], path) for source, path in host["mounts"]]
+            mounts.sort(key=lambda mount: mount[1])  # a directory comes before what is mounted in it
             views = self._groups.views(host["name"])
-            files = rootfs.HostFiles(host["name"], host["hosts_file"], mounts, views)
+            files = rootfs.HostFiles(host["name"], host["hosts_file"], tuple(mounts), views)
             starting.append((host["name"], self._fork_host(files, tuple(host["capabilities"]))))
             if len(starting) == AT_ONCE:
                 _await_exec(*starting.pop(0))

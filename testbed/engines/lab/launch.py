@@ -164,10 +164,13 @@ def _mount_lab(keep_visible: tuple[str, ...]) -> str:
 
 
 def place_for_scratch(keep_visible: tuple[str, ...]) -> str:
-    """An existing directory that the lab can cover, because nothing that it needs lies below. Raises OSError."""
-    for place in SCRATCH_PLACES:
-        needed = any(Path(path).is_relative_to(place) for path in keep_visible)
-        if Path(place).is_dir() and not Path(place).is_symlink() and not needed:
+    """An existing directory that the lab can cover, because nothing that it needs lies below. Raises OSError.
+
+    An empty one rather than others: where nothing is, nothing will be missed.
+    """
+    there = [place for place in SCRATCH_PLACES if Path(place).is_dir() and not Path(place).is_symlink()]
+    for place in sorted(there, key=lambda place: bool(os.listdir(place))):  # noqa: PTH208
+        if not any(Path(path).is_relative_to(place) for path in keep_visible):
             return place
     raise FileNotFoundError(errno.ENOENT, f"no directory to put the lab's files over, of {SCRATCH_PLACES}")
 

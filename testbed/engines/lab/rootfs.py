@@ -32,6 +32,10 @@ PROC_HIDDEN = (
     "kpagecgroup", "kpagecount", "kpageflags", "slabinfo", "vmallocinfo",
 )  # fmt: skip
 SYS_HIDDEN = ("firmware", "devices/virtual/powercap")
+NO_PLACE = (
+    "(hosts see the machine's own directories read-only, and this one is not there); mount it elsewhere, as on "
+    "/srv/data"
+)
 SHARED_ETC = {
     "hosts": "",  # each host's own are laid over these two
     "hostname": "",
@@ -42,7 +46,7 @@ SHARED_ETC = {
 
 @dataclass(frozen=True)
 class HostFiles:
-    """What is a host's own: the content of /etc/hosts, where which volume is mounted, its control groups."""
+    """What is a host's own: the content of /etc/hosts, what is mounted where, its control groups."""
 
     name: str
     hosts: str
@@ -57,6 +61,7 @@ class Userland:
     scratch: str
     sockets: tuple[str, ...] = ()
     kind: str = "overlay"  # or "bind", where the kernel has no overlay for us
+    shown: int = 0  # trees so far
     mounts: list[tuple[str, str]] = field(default_factory=list)
     symlinks: list[tuple[str, str]] = field(default_factory=list)  # (path in the host, target)
 
@@ -121,7 +126,10 @@ def build_root(userland: Userland, host: HostFiles) -> None:
     for path in (*WRITABLE, "/dev/shm"):
         linux.mount(root + path, root + path, None, linux.MS_BIND)  # stays writable when the root does not
     for source, path in (*userland.mounts, *host.volumes):
-        Path(root + path).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(root + path).mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise OSError(f"mounting on {path}: {problem.strerror} {NO_PLACE}") from problem
         linux.mount(source, root + path, None, linux.MS_BIND | linux.MS_REC)
     _own_etc(userland, host, root)
     _mount_kernel(userland, root)
@@ -205,24 +213,34 @@ def socket_paths(table: str) -> set[str]:
 
 
 def _show(userland: Userland, tree: str) -> None:
-    """Make `tree` of the machine ready to be seen by hosts, read-only and without its sockets."""
-    place = f"{userland.scratch}/shared/{len(userland.mounts)}"
+    """Have `tree` of the machine seen by all hosts at its own path."""
+    place, kind = show(userland, tree)
+    userland.mounts.append((place, tree))
+    if kind == "bind":
+        userland.kind = kind
+
+
+def show(userland: Userland, tree: str) -> tuple[str, str]:
+    """Make `tree` of the machine ready to be seen by hosts, read-only and without its sockets. Raises OSError.
+
+    Returns where in the lab it is, and how: "overlay" or "bind".
+    """
+    userland.shown += 1
+    place = f"{userland.scratch}/shared/{userland.shown}"
     Path(place).mkdir()
-    if not _mounts_below(tree):
+    if not _mounts_below(tree):  # an overlay would hide what is mounted below
         lower = tree.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
         layers = f"lowerdir={lower}:{userland.nothing}/directory"  # a read-only overlay needs two layers
         try:
             linux.mount("overlay", place, "overlay", linux.MS_RDONLY | SAFE, layers)
-        except OSError:  # not in this kernel, or not for an ordinary user
-            userland.kind = "bind"
-    else:
-        userland.kind = "bind"  # an overlay would hide what is mounted below
-    if userland.kind == "bind":
-        _bind_read_only(tree, place)
-        for path in map(os.path.realpath, userland.sockets):
-            if path.startswith(f"{tree}/") and Path(path).is_socket():
-                linux.mount(f"{userland.nothing}/file", place + path.removeprefix(tree), None, linux.MS_BIND)
-    userland.mounts.append((place, tree))
+            return place, "overlay"
+        except OSError:  # not in this kernel, not for an ordinary user, or not over that file system
+            pass
+    _bind_read_only(tree, place)
+    for path in map(os.path.realpath, userland.sockets):
+        if path.startswith(f"{tree}/") and Path(path).is_socket():
+            linux.mount(f"{userland.nothing}/file", place + path.removeprefix(tree), None, linux.MS_BIND)
+    return place, "bind"
 
 
 def _mounts_below(tree: str) -> bool:
