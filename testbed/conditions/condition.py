@@ -25,6 +25,7 @@ class Condition:
     queue_packets: int | None = None
     queue_ns: int | None = None
     queue_bytes: int | None = None
+    jitter_order: str = "free"  # or "kept": jitter makes no frame leave before an earlier one
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from the default, so that a record stays readable."""

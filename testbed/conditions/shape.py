@@ -12,10 +12,13 @@ The order in which a frame meets the parts of a condition:
 3. duplicate. One extra copy enters the same queue right behind the frame. It is not drawn for again: its delay,
    jitter and holding are the frame's own. It has its own place in the queue, or finds none.
 4. delay and jitter, counted from the end of the transmission. Jitter is drawn anew for every frame and may
-   change their order: uniform in -jitter..+jitter, or normal with sigma = jitter, cut at 4 sigma. The sum is
-   never negative.
+   change their order, with a rate as without one: uniform in -jitter..+jitter, or normal with sigma = jitter, cut
+   at 4 sigma. The sum is never negative. With `jitter_order` "kept" a frame that would leave before an earlier one
+   of its link, or before that one's copy, leaves right behind it.
 5. reorder. A frame that is due is held back until `reorder_by_packets` later frames have left, 100 ms at most.
-   Lost, dropped and held frames do not count as overtaking, and a copy does not count a second time.
+   Lost, dropped and held frames do not count as overtaking, and a copy does not count a second time. Holding is
+   not jitter: also where order is kept, those behind a held frame do not wait for it longer than it would have
+   been in the link without being held.
 
 `lost`, `duplicated` and `jitter_ns` are functions of the drawn numbers alone, so that a judge can ask them
 again.
@@ -118,6 +121,8 @@ class Shaper:
         self._free_ns = 0  # when the transmitter ends what it has
         self._waiting: deque[tuple[int, int]] = deque()  # (when its transmission begins, size)
         self._waiting_bytes = 0
+        self._kept = condition.jitter_order == "kept"
+        self._last_ns = 0  # where order is kept: when the latest frame or copy so far is due, held or not
         self._held: list[_Held] = []
         self._tickets = 0
 
@@ -130,12 +135,12 @@ class Shaper:
         if condition.jitter_ns:
             wait_ns += jitter_ns(draws, condition)
         through_ns = now_ns if condition.rate_bit_s is None else self._transmit(size_bytes, now_ns)
+        due_ns = None if through_ns is None else self._in_turn(through_ns + wait_ns)
         copies: tuple[Departure, ...] = ()
         if draws.duplicate < self._duplicate:
             copies = (self._copy(size_bytes, now_ns, wait_ns),)
-        if through_ns is None:
+        if due_ns is None:
             return Fate("queue", None, copies)
-        due_ns = through_ns + wait_ns
         if draws.reorder < self._reorder:
             self._tickets += 1
             self._held.append(_Held(self._tickets, due_ns, condition.reorder_by_packets))
@@ -145,9 +150,18 @@ class Shaper:
 
     def _copy(self, size_bytes: int, now_ns: int, wait_ns: int) -> Departure:
         if self.condition.rate_bit_s is None:
-            return Departure(None, now_ns + wait_ns)
+            return Departure(None, self._in_turn(now_ns + wait_ns))
         through_ns = self._transmit(size_bytes, now_ns)
-        return Departure("queue", None) if through_ns is None else Departure(None, through_ns + wait_ns)
+        if through_ns is None:
+            return Departure("queue", None)
+        return Departure(None, self._in_turn(through_ns + wait_ns))
+
+    def _in_turn(self, due_ns: int) -> int:
+        """Not before what is due already, where order is kept."""
+        if not self._kept:
+            return due_ns
+        self._last_ns = max(self._last_ns, due_ns)
+        return self._last_ns
 
     def _transmit(self, size_bytes: int, now_ns: int) -> int | None:
         """When the frame's last bit is out, or None if the queue has no place."""
@@ -202,6 +216,8 @@ def check(condition: Condition) -> None:
             raise ValueError(f"{name} is negative: {getattr(c, name)}")
     if c.jitter_distribution not in ("uniform", "normal"):
         raise ValueError(f"jitter_distribution is {c.jitter_distribution!r}, not uniform or normal")
+    if c.jitter_order not in ("free", "kept"):
+        raise ValueError(f"jitter_order is {c.jitter_order!r}, not free or kept")
     if c.rate_bit_s is not None and c.rate_bit_s <= 0:
         raise ValueError(f"rate_bit_s is {c.rate_bit_s}, not above 0")
     limits = [n for n in ("queue_packets", "queue_ns", "queue_bytes") if getattr(c, n) is not None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from testbed.conditions.bounds import longest_wait_ns, transmission_ns
 from testbed.conditions.condition import Condition
@@ -143,6 +144,7 @@ def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
             yield f"{_name(frame)} is there twice"
         else:
             copies[frame.flow, frame.k] = frame
+    thrown: list[_Thrown] = []
     for flow, its in flows.items():
         its.sort(key=lambda frame: frame.k)
         yield from _misnumbered(its)
@@ -150,8 +152,12 @@ def _wrong_in(seed: int, link: Link, frames: list[Frame]) -> Iterator[str]:
         for frame, draws in zip(its, dice, strict=True):
             copy = copies.pop((flow, frame.k), None) if copies else None
             yield from _against_dice(link, frame, copy, draws, wait_ns)
+            if link.condition.jitter_order == "kept":
+                thrown.append(_Thrown(frame, copy, draws))
     for copy in copies.values():
         yield f"{_name(copy)} has a copy and is not there itself"
+    if link.condition.jitter_order == "kept":
+        yield from _out_of_turn(link.condition, thrown, wait_ns)
 
 
 def _out_of_order(frames: list[Frame]) -> Iterator[str]:
@@ -210,17 +216,67 @@ def _untimely(link: Link, frame: Frame, draws: Draws, wait_ns: int | None) -> It
     if frame.due_ns is None or (frame.sent_ns is None) != (frame.cause == "unasked"):
         yield f"{_name(frame)} has the cause {frame.cause or 'delivered'} and no time to go with it"
         return
-    passing_ns = condition.delay_ns + jitter_ns(draws, condition) + transmission_ns(condition, frame.size_bytes)
-    earliest_ns = frame.in_ns + passing_ns
+    earliest_ns = _earliest_ns(condition, frame, draws)
     if wait_ns is not None and held(draws, condition):
         wait_ns += HOLD_NS
     latest_ns = None if wait_ns is None else earliest_ns + wait_ns
     if frame.due_ns < earliest_ns:
         yield f"{_name(frame)} was due {earliest_ns - frame.due_ns} ns before its condition allows"
-    if latest_ns is not None and frame.due_ns > latest_ns:
+    if latest_ns is not None and frame.due_ns > latest_ns and condition.jitter_order != "kept":
         yield f"{_name(frame)} was due {frame.due_ns - latest_ns} ns after its condition says"
     if frame.sent_ns is not None and frame.sent_ns < frame.due_ns:
         yield f"{_name(frame)} left {frame.due_ns - frame.sent_ns} ns before it was due"
+
+
+def _earliest_ns(condition: Condition, frame: Frame, draws: Draws) -> int:
+    """When it would be due if it waited for nobody."""
+    passing_ns = condition.delay_ns + jitter_ns(draws, condition) + transmission_ns(condition, frame.size_bytes)
+    return frame.in_ns + passing_ns
+
+
+# ---------------------------------------------------------------- where order is kept
+
+
+class _Thrown(NamedTuple):
+    frame: Frame
+    copy: Frame | None
+    draws: Draws
+
+
+def _out_of_turn(condition: Condition, thrown: list[_Thrown], wait_ns: int | None) -> Iterator[str]:
+    """Is nobody due before an earlier one, and later than by itself only as much as that one makes it?
+
+    A held frame makes others wait until it would have been due without being held, of which the ledger says only
+    within which bounds it was. Of those that came in within the same nanosecond, the order in which they are due
+    is the order in which they came: nothing else is known of it.
+    """
+    lowest_ns, highest_ns = 0, 0  # within these the latest one so far was due, held or not
+    sent_ns = 0
+
+    def turn(one: _Thrown) -> tuple[int, int, bool, int]:
+        frame, _, draws = one
+        free = not held(draws, condition)
+        due_ns = (frame.due_ns or 0) if free else _earliest_ns(condition, frame, draws)
+        return frame.in_ns, due_ns, free, frame.sent_ns or 0
+
+    for frame, copy, draws in sorted(thrown, key=turn):
+        for one in (frame, copy):
+            if one is None or one.due_ns is None:
+                continue
+            lowest_ns = max(lowest_ns, _earliest_ns(condition, one, draws))
+            if wait_ns is not None:
+                highest_ns = max(highest_ns, _earliest_ns(condition, one, draws) + wait_ns)
+            hold_ns = HOLD_NS if held(draws, condition) else 0
+            if one.due_ns < lowest_ns:
+                yield f"{_name(one)} was due {lowest_ns - one.due_ns} ns before an earlier one"
+            if wait_ns is not None and one.due_ns > highest_ns + hold_ns:
+                yield f"{_name(one)} was due {one.due_ns - highest_ns - hold_ns} ns after its condition says"
+            if hold_ns:
+                continue
+            lowest_ns = highest_ns = one.due_ns
+            if one.sent_ns is not None and one.sent_ns < sent_ns:
+                yield f"{_name(one)} left {sent_ns - one.sent_ns} ns before an earlier one"
+            sent_ns = max(sent_ns, one.sent_ns or 0)
 
 
 def _name(frame: Frame) -> str:

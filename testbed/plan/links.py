@@ -48,6 +48,7 @@ def _condition(written: model.Condition) -> Condition:
         delay_ns=written.delay or (written.rtt or 0) // 2,
         jitter_ns=(written.jitter.of or 0) if written.jitter else 0,
         jitter_distribution=str(written.jitter.distribution) if written.jitter else "uniform",
+        jitter_order=str(written.jitter.order) if written.jitter else "free",
         loss_ratio=written.loss or 0.0,
         duplicate_ratio=written.duplicate or 0.0,
         reorder_ratio=(written.reorder.ratio or 0.0) if written.reorder else 0.0,

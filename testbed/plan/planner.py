@@ -77,10 +77,10 @@ def _addresses(there: Topology, taken: frozenset[str]) -> Addresses:
 
 def _notes(scenario: Scenario, made: tuple[Link, ...]) -> Iterator[str]:
     for key, written in scenario.links.items():
-        if written.jitter is not None and written.rate is None:
+        if written.jitter is not None and written.jitter.order == "free":
             bounded = written.jitter.distribution == "uniform"
             spread = f", packets up to {format_ns(2 * (written.jitter.of or 0))} apart" if bounded else ""
-            yield f"{key}: jitter without rate may reorder{spread}"
+            yield f"{key}: jitter may reorder{spread}; with `order: kept` it does not"
         if links.has_default_queue(written):
             packets = sorted({one.condition.queue_packets or 0 for one in made if one.rule == str(key)})
             shown = " or ".join(map(format_packets, packets))

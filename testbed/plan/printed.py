@@ -49,7 +49,8 @@ def _condition(condition: Condition) -> Iterator[str]:
         yield f"delay {format_ns(condition.delay_ns)}"
     if condition.jitter_ns:
         normal = " normal" if condition.jitter_distribution == "normal" else ""
-        yield f"jitter {format_ns(condition.jitter_ns)}{normal}"
+        kept = " order kept" if condition.jitter_order == "kept" else ""
+        yield f"jitter {format_ns(condition.jitter_ns)}{normal}{kept}"
     if condition.loss_ratio:
         yield f"loss {format_ratio(condition.loss_ratio)}"
     if condition.duplicate_ratio:

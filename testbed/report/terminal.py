@@ -115,7 +115,9 @@ def describe(condition: Condition) -> str:
     if c.delay_ns:
         words.append(f"delay {format_ns(c.delay_ns)}")
     if c.jitter_ns:
-        words.append(f"jitter {format_ns(c.jitter_ns)}" + (" normal" if c.jitter_distribution == "normal" else ""))
+        normal = " normal" if c.jitter_distribution == "normal" else ""
+        kept = " order kept" if c.jitter_order == "kept" else ""
+        words.append(f"jitter {format_ns(c.jitter_ns)}{normal}{kept}")
     for name, ratio in (("loss", c.loss_ratio), ("duplicate", c.duplicate_ratio)):
         if ratio:
             words.append(f"{name} {format_ratio(ratio)}")

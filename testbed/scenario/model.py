@@ -289,10 +289,10 @@ class Jitter(Part):
     a: ClassVar[str] = "jitter"
     main: ClassVar[str] = "of"
     needs: ClassVar[tuple[str, ...]] = ("of",)
-    later: ClassVar[frozenset[str]] = frozenset({"order"})
 
     of: values.PositiveDuration | None = Field(None, description="Plus or minus this much")
     distribution: values.Distribution = "uniform"
+    order: values.JitterOrder = Field("free", description="Whether packets may overtake each other")
 
 
 class Reorder(Part):

@@ -164,6 +164,7 @@ def _choice(words: str, what: str) -> Reads:
 
 
 Distribution = Annotated[str, _choice("uniform normal", "distribution")]
+JitterOrder = Annotated[str, _choice("free kept", "order")]
 Congestion = Annotated[str, _choice("cubic reno bbr machine", "congestion control")]
 MetricUnit = Annotated[str, _choice(" ".join(unit for unit in units.UNITS if unit != "packet"), "unit")]
 _SIGNALS = "SIGTERM SIGINT SIGHUP SIGQUIT SIGKILL SIGUSR1 SIGUSR2 SIGALRM SIGPIPE SIGCONT SIGSTOP SIGWINCH SIGABRT"

@@ -106,6 +106,14 @@ def a_copy_of_another_size(run: Case) -> None:
     run.change(run.find(METER_OUT, copy=True), size_bytes=99_999)
 
 
+@rejected("error", "ns before an earlier one")
+def order_that_was_to_be_kept(run: Case) -> None:
+    (link,) = (link for link in run.plan.links if link.id == METER_OUT)
+    kept = replace(link, condition=replace(link.condition, jitter_order="kept"))
+    run.plan = replace(run.plan, links=tuple(kept if one is link else one for one in run.plan.links))
+    run.records.proof.start["conditions"]["links"][METER_OUT] = {"condition": kept.condition.to_json()}
+
+
 # ---------------------------------------------------------------- the ledger against itself
 
 

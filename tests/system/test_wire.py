@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,21 @@ def test_jitter_is_the_drawn_one(lab: Experiment, distribution: str) -> None:
     assert one_way[0] >= (8 if distribution == "uniform" else 2) * MS
     assert 9 * MS < statistics.median(one_way) < 10 * MS + excuse(evidence)
     assert sorted(numbers(evidence)) == list(range(300)) != numbers(evidence)  # jitter may reorder, and does
+
+
+@pytest.mark.parametrize("order", ["free", "kept"])
+@pytest.mark.parametrize("rate_bit_s", [None, 20_000_000])
+def test_jitter_keeps_the_order_if_it_is_told_to_with_a_rate_and_without(
+    lab: Experiment, rate_bit_s: int | None, order: str
+) -> None:
+    shape = Condition(delay_ns=10 * MS, jitter_ns=5 * MS, jitter_order=order, rate_bit_s=rate_bit_s)
+    condition = replace(shape, duplicate_ratio=0.2)
+    evidence = lab("probe", links={"a->b": condition.to_json()}, count=300, gap_us=500)
+    prove(evidence)
+    prove_fates(evidence["ledger"], AB, condition)
+    got = numbers(evidence)
+    assert set(got) == set(range(300))
+    assert (got == sorted(got)) is (order == "kept")
 
 
 def test_packets_are_overtaken_as_asked(lab: Experiment) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.conditions.condition import Condition
 from testbed.conditions.fate import Stream
-from testbed.conditions.shape import HOLD_NS, Shaper
+from testbed.conditions.shape import HOLD_NS, Shaper, held
 from testbed.expect.trust import ledger_disagrees
 from testbed.measure.records import Frame
 from testbed.plan.types import Plan
@@ -51,6 +53,7 @@ def _conditions() -> Iterator[st.SearchStrategy[Condition]]:
         "delay_ns": st.integers(0, 20 * MS),
         "jitter_ns": st.integers(0, 5 * MS),
         "jitter_distribution": st.sampled_from(["uniform", "normal"]),
+        "jitter_order": st.sampled_from(["free", "kept"]),
         "loss_ratio": st.sampled_from([0.0, 0.1, 0.5]),
         "duplicate_ratio": st.sampled_from([0.0, 0.2]),
         "reorder_ratio": st.sampled_from([0.0, 0.2]),
@@ -93,7 +96,7 @@ def test_no_frame_is_due_earlier_or_much_later(
     without_end = condition.rate_bit_s is not None and (
         condition.queue_packets is condition.queue_bytes is condition.queue_ns is None
     )
-    if not without_end:
+    if not without_end and condition.jitter_order == "free":
         late_ns = frame.due_ns + 10**11
         ledger[place] = frame._replace(due_ns=late_ns, sent_ns=late_ns)
         assert "after its condition says" in ledger_disagrees(planned(condition), ledger)[0]
@@ -122,3 +125,58 @@ def _thrown(condition: Condition, arrivals: list[tuple[int, int]], seed: int) ->
         if duplicated(draws, condition):
             found.append(Frame(0, LINK, FLOW, k, 0, None, True, None, None))
     return found
+
+
+# ---------------------------------------------------------------- where order is kept
+
+IN_ORDER = Condition(delay_ns=20 * MS, jitter_ns=5 * MS, jitter_order="kept")
+SLOWLY = replace(IN_ORDER, rate_bit_s=8_000_000, queue_packets=50)
+HOLDING = replace(IN_ORDER, reorder_ratio=0.3, reorder_by_packets=2)
+A_MS_APART = [(MS, 100)] * 40
+
+
+def moved(ledger: list[Frame], k: int, by_ns: int) -> list[Frame]:
+    return [
+        frame._replace(due_ns=frame.due_ns + by_ns, sent_ns=frame.sent_ns + by_ns)
+        if frame.k == k and frame.due_ns and frame.sent_ns
+        else frame
+        for frame in ledger
+    ]
+
+
+@pytest.mark.parametrize("condition", [IN_ORDER, HOLDING], ids=["plain", "holding"])
+def test_where_order_is_kept_no_frame_can_be_moved_by_a_nanosecond(condition: Condition) -> None:
+    """Without a rate there is one moment for each frame that is not held, and no other is believed."""
+    ledger, plan = crossing(condition, A_MS_APART), planned(condition)
+    dice = [draws for draws, _ in zip(Stream(PLAN.seed, LINK, FLOW), A_MS_APART, strict=False)]
+    free = [f.k for f in ledger if not held(dice[f.k], condition)]
+    assert ledger_disagrees(plan, ledger) == [] and len(free) > 20
+    assert all(ledger_disagrees(plan, moved(ledger, k, by_ns)) for k in free for by_ns in (-1, 1))
+
+
+def test_with_a_rate_a_frame_cannot_be_due_before_an_earlier_one_or_wait_longer_than_the_queue_is() -> None:
+    ledger, plan = crossing(SLOWLY, A_MS_APART), planned(SLOWLY)
+    assert ledger_disagrees(plan, ledger) == []
+    together = [b.k for a, b in pairwise(ledger) if a.due_ns == b.due_ns]
+    assert len(together) > 5
+    for k in together:
+        (reason,) = ledger_disagrees(plan, moved(ledger, k, -1))
+        assert "before" in reason
+    assert ledger_disagrees(plan, moved(ledger, 39, 60 * MS))
+
+
+def test_where_order_is_kept_nobody_leaves_before_an_earlier_one() -> None:
+    ledger, plan = crossing(IN_ORDER, A_MS_APART), planned(IN_ORDER)
+    late = [f._replace(sent_ns=(f.due_ns or 0) + 30 * MS) if f.k == 10 else f for f in ledger]
+    (reason,) = ledger_disagrees(plan, late)
+    gap_ns = (late[10].sent_ns or 0) - (late[11].sent_ns or 0)
+    assert reason.endswith(f"number 11 of udp *1>9000 left {gap_ns} ns before an earlier one")
+    assert ledger_disagrees(planned(replace(IN_ORDER, jitter_order="free")), late), (
+        "nor is it what free jitter makes"
+    )
+
+
+def test_what_free_jitter_makes_is_not_believed_of_a_link_that_keeps_order() -> None:
+    free = replace(IN_ORDER, jitter_order="free")
+    assert "before an earlier one" in ledger_disagrees(planned(IN_ORDER), crossing(free, A_MS_APART))[0]
+    assert "after its condition says" in ledger_disagrees(planned(free), crossing(IN_ORDER, A_MS_APART))[0]

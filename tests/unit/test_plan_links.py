@@ -146,12 +146,20 @@ def test_the_default_queue_has_a_floor(rate_bit_s: int, round_trip_ns: int, pack
 def test_jitter_that_may_reorder_is_said_so() -> None:
     jitter = "{delay: 9 ms, jitter: 2 ms}"
     assert planned(GROUPS + f"links: {{a -> b: {jitter}}}\n").notes == (
-        "a -> b: jitter without rate may reorder, packets up to 4 ms apart",
+        "a -> b: jitter may reorder, packets up to 4 ms apart; with `order: kept` it does not",
     )
     normal = "{delay: 9 ms, jitter: {of: 2 ms, distribution: normal}}"
-    assert planned(GROUPS + f"links: {{a -> b: {normal}}}\n").notes == ("a -> b: jitter without rate may reorder",)
+    assert planned(GROUPS + f"links: {{a -> b: {normal}}}\n").notes == (
+        "a -> b: jitter may reorder; with `order: kept` it does not",
+    )
     limited = jitter.replace("}", ", rate: 1 Mbit/s, queue: 9 packets}")
-    assert planned(GROUPS + f"links: {{a -> b: {limited}}}\n").notes == ()
+    assert planned(GROUPS + f"links: {{a -> b: {limited}}}\n").notes == (
+        "a -> b: jitter may reorder, packets up to 4 ms apart; with `order: kept` it does not",
+    )
+    kept = jitter.replace("2 ms}", "{of: 2 ms, order: kept}}")
+    for condition in (kept, limited.replace("jitter: 2 ms", "jitter: {of: 2 ms, order: kept}")):
+        made = planned(GROUPS + f"links: {{a -> b: {condition}}}\n")
+        assert (made.notes, made.links[0].condition.jitter_order) == ((), "kept")
 
 
 def test_what_an_expectation_names_is_watched_too() -> None:

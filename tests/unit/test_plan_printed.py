@@ -131,7 +131,7 @@ def test_expectations_and_notes() -> None:
         "  line 25  collector->admin.sent > 0                 because it answers",
     ]
     assert section(printed(SCENARIO), "notes") == [
-        "  sensor -> collector: jitter without rate may reorder, packets up to 4 ms apart",
+        "  sensor -> collector: jitter may reorder, packets up to 4 ms apart; with `order: kept` it does not",
         "  admin -> collector: no queue given, so 20 packets: one round trip at that rate, at least 20",
     ]
 
@@ -157,6 +157,8 @@ def test_conditions_in_words() -> None:
         "delay 1 ms, jitter 100 us normal, loss 10 %, duplicate 1 %, reorder 5 % by 3 packets, rate 1 Mbit/s, "
         "queue 64 KiB"
     )
+    kept = Condition(10**6, 10**5, jitter_order="kept")
+    assert condition_text(kept) == "delay 1 ms, jitter 100 us order kept"
     assert condition_text(Condition(rate_bit_s=1000, queue_ns=10**6)) == "rate 1 kbit/s, queue 1 ms"
 
 

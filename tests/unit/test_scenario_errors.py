@@ -46,7 +46,7 @@ CASES = [
     (TWO + "links: {a -> b: {loss: {ratio: 3 %, burst: 8 packets}}}\n", 6, 24, "not in this version", "`10 %`"),
     (TWO + "links: {a -> b: {rate: {at: 3 Mbit/s}}}\n", 6, 24, "not in this version", "`10 Mbit/s`"),
     (TWO + "links: {a -> b: {rate: 1 Mbit/s, queue: {is: 3}}}\n", 6, 41, "not in this version", "`64 KiB`"),
-    (TWO + "links: {a -> b: {delay: 5 ms, jitter: {of: 2 ms, order: kept}}}\n", 6, 50, "`order` is known", ""),
+    (TWO + "links: {a -> b: {delay: 5 ms, jitter: {of: 2 ms, order: strict}}}\n", 6, 57, "`strict`", "free, kept"),
     (TWO + "links: {a -> b: [{}, {}]}\n", 6, 22, "a second condition for one link is known", ""),
     ("networks: {lan: {mtu: 9000}}\n" + TWO, 3, 18, "`mtu` is known, but not in this version", ""),
     (TWO + "expect: [{that: b.exit == 0, level: warning}]\n", 6, 30, "`level` is known", ""),

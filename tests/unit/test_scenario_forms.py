@@ -131,7 +131,11 @@ def test_the_full_notation_has_no_short_form() -> None:
     assert data["hosts"]["collector"]["programs"]["collector"]["files"] == {
         "collector.toml": {"source": "collector.toml"}
     }
-    assert data["links"]["sensor -> collector"]["jitter"] == {"of": "2 ms", "distribution": "normal"}
+    assert data["links"]["sensor -> collector"]["jitter"] == {
+        "of": "2 ms",
+        "distribution": "normal",
+        "order": "free",
+    }
     assert data["expect"][0] == {"that": "sensor.lost == sensor->collector.dropped"}
     assert (data["testbed"], data["seed"], data["timeout"]) == (1, 7, "1 min")
 
@@ -222,7 +226,11 @@ CONDITIONS = st.builds(
         loss=RATIOS,
         duplicate=RATIOS,
         jitter=st.one_of(
-            TIMES, st.fixed_dictionaries({"of": TIMES}, optional={"distribution": st.just("normal")})
+            TIMES,
+            st.fixed_dictionaries(
+                {"of": TIMES},
+                optional={"distribution": st.just("normal"), "order": st.sampled_from(["free", "kept"])},
+            ),
         ),
         reorder=st.fixed_dictionaries({"ratio": RATIOS, "by": st.just("3 packets")}),
     ),

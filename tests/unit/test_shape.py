@@ -167,6 +167,7 @@ def test_the_copy_of_a_held_packet_is_held_with_it() -> None:
         (Condition(delay_ns=-1), "delay_ns is negative"),
         (Condition(jitter_ns=-1), "jitter_ns"),
         (Condition(jitter_distribution="pareto"), "'pareto', not uniform or normal"),
+        (Condition(jitter_order="strict"), "'strict', not free or kept"),
         (Condition(rate_bit_s=0), "rate_bit_s is 0"),
         (
             Condition(rate_bit_s=1, queue_packets=1, queue_ns=1),
@@ -217,6 +218,7 @@ def conditions(draw: st.DrawFn, **fixed: object) -> Condition:
         delay_ns=draw(times),
         jitter_ns=draw(times),
         jitter_distribution=draw(st.sampled_from(["uniform", "normal"])),
+        jitter_order=draw(st.sampled_from(["free", "kept"])),
         loss_ratio=draw(ratios),
         duplicate_ratio=draw(ratios),
         reorder_ratio=draw(ratios),
@@ -361,3 +363,66 @@ def test_a_held_packet_is_overtaken_by_as_many_as_asked(condition: Condition, pa
             assert due == in_time[condition.reorder_by_packets - 1]
         else:
             assert due == free + HOLD_NS
+
+
+# where order is kept
+
+EARLY, LATE = (Draws(RANGE - 1, RANGE - 1, number, RANGE - 1, 0, 0) for number in (0, RANGE - 1))
+TWIN = Draws(RANGE - 1, 0, 0, RANGE - 1, 0, 0)  # early, with a copy
+HELD_LATE = Draws(RANGE - 1, RANGE - 1, RANGE - 1, 0, 0, 0)
+KEPT = Condition(delay_ns=20 * MS, jitter_ns=5 * MS, jitter_order="kept")
+
+
+def test_who_would_overtake_leaves_right_behind() -> None:
+    shaper = Shaper(KEPT)
+    assert shaper.decide(LATE, 100, T).due_ns == T + 25 * MS
+    assert shaper.decide(EARLY, 100, T + MS).due_ns == T + 25 * MS
+    assert shaper.decide(EARLY, 100, T + 15 * MS).due_ns == T + 30 * MS, "it had nobody to wait for"
+    free = Shaper(replace(KEPT, jitter_order="free"))
+    assert [free.decide(LATE, 100, T).due_ns, free.decide(EARLY, 100, T + MS).due_ns] == [T + 25 * MS, T + 16 * MS]
+
+
+def test_with_a_rate_it_is_the_same() -> None:
+    condition = replace(KEPT, rate_bit_s=8_000_000)  # 100 us for 100 bytes
+    kept, free = Shaper(condition), Shaper(replace(condition, jitter_order="free"))
+    assert [kept.decide(LATE, 100, T).due_ns, kept.decide(EARLY, 100, T).due_ns] == [T + 25_100_000] * 2
+    dues = [free.decide(LATE, 100, T).due_ns, free.decide(EARLY, 100, T).due_ns]
+    assert dues == [T + 25_100_000, T + 15_200_000], "free is free, also behind a rate"
+
+
+def test_a_copy_has_its_turn_behind_its_frame_and_before_the_next() -> None:
+    shaper = Shaper(replace(KEPT, duplicate_ratio=0.5, rate_bit_s=8_000_000))
+    shaper.decide(LATE, 100, T)
+    assert shaper.decide(TWIN, 100, T + MS) == Fate(None, T + 25_100_000, (Departure(None, T + 25_100_000),))
+    shaper = Shaper(replace(KEPT, duplicate_ratio=0.5, rate_bit_s=8_000))  # 100 ms for 100 bytes
+    assert shaper.decide(TWIN, 100, T) == Fate(None, T + 115 * MS, (Departure(None, T + 215 * MS),))
+    assert shaper.decide(EARLY, 10, T).due_ns == T + 225 * MS
+
+
+def test_who_is_held_is_overtaken_and_makes_others_wait_only_for_its_jitter() -> None:
+    shaper = Shaper(replace(KEPT, reorder_ratio=0.5, reorder_by_packets=2))
+    assert shaper.decide(HELD_LATE, 100, T) == Fate(None, T + 25 * MS + HOLD_NS, (), 1)
+    assert shaper.decide(EARLY, 100, T + MS).due_ns == T + 25 * MS
+    fate = shaper.decide(EARLY, 100, T + 30 * MS)
+    assert (fate.due_ns, fate.released) == (T + 45 * MS, (Release(1, T + 45 * MS),))
+
+
+@given(conditions(jitter_order="kept", reorder_ratio=0.0), traffic())
+def test_where_order_is_kept_nobody_is_due_before_an_earlier_one(
+    condition: Condition, packets: list[Packet]
+) -> None:
+    dues = [record.due for record in play(condition, packets) if record.due is not None]
+    assert dues == sorted(dues)
+
+
+@given(conditions(jitter_order="kept", reorder_ratio=0.0, duplicate_ratio=0.0), traffic())
+def test_keeping_order_makes_a_frame_no_later_than_the_latest_before_it_would_be(
+    condition: Condition, packets: list[Packet]
+) -> None:
+    kept, free = play(condition, packets), play(replace(condition, jitter_order="free"), packets)
+    assert [r.cause for r in kept] == [r.cause for r in free]
+    latest = 0
+    for mine, other in zip(kept, free, strict=True):
+        if other.due is not None:
+            latest = max(latest, other.due)
+            assert mine.due == latest
