@@ -22,7 +22,7 @@ import docker.errors
 import docker.types
 
 from testbed import limits
-from testbed.engines import docker_copies, docker_host, docker_inside, docker_owner, docker_process
+from testbed.engines import docker_agent, docker_copies, docker_host, docker_inside, docker_owner, docker_process
 from testbed.engines.api import AddressTaken, Command, Sink
 from testbed.engines.directories import BELOW_WRITABLE, LINKS
 from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation
@@ -40,7 +40,7 @@ from testbed.engines.docker_process import DockerChannel, DockerProcess
 from testbed.engines.holder import holder_elf
 from testbed.engines.janitor import IN_FLIGHT_S
 from testbed.engines.launchers import LIBRARY
-from testbed.errors import CapabilityError, EngineError, HostError, last_line
+from testbed.errors import CapabilityError, EngineError, last_line
 from testbed.plan.images import Image
 from testbed.plan.types import Host, Network, Plan
 from testbed.project.root import Project
@@ -49,22 +49,6 @@ __all__ = ["DockerEngine", "daemon_answers", "sweep"]
 sweep = docker_owner.sweep
 
 # DAC_READ_SEARCH: what a process has open is only for its own user to see, and a program may have any.
-AGENT_CAPABILITIES = (
-    "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "KILL", "SYS_NICE", "DAC_READ_SEARCH",
-)  # fmt: skip
-# What docker_inside finds out is the first line that comes from the agent: a process of its own takes 0.15 s.
-AGENT = f"""
-import json, sys
-sys.path.insert(0, {LIBRARY!r})
-inside = {{"__name__": "inside"}}
-exec(sys.argv[1], inside)
-print(json.dumps(inside["facts"]()), flush=True)
-from testbed.agent.__main__ import main
-sys.exit(main())
-"""
-# A kernel with CONFIG_RT_GROUP_SCHED lets nobody have SCHED_FIFO whose control group has no share of it, and with
-# version 1 only a child of the root can get one. In short periods, so that who uses up its share waits 1 ms.
-REAL_TIME = {"cgroup_parent": "/", "cpu_rt_period": 10_000, "cpu_rt_runtime": 9_000}
 BUILDERS = 8  # hosts made at a time: more than this only wait for the daemon
 ANSWERS_WITHIN_S = 60.0
 KNOWN_WITHIN_S = 5.0  # from the end of a container's output until Docker knows of its end
@@ -112,16 +96,13 @@ class DockerEngine:
             self._say(f"could not remove what a dead run left: {problem}")
         self._image = node_image(self._api, self._say)
         self._lifeline.await_ready()
-        self._channel = self._start_agent()
-        patience = threading.Timer(ANSWERS_WITHIN_S, self._channel.close)
-        patience.start()
-        try:
-            self._facts = json.loads(self._channel.readline())
-        except (EngineError, ValueError) as problem:
-            said = self._channel.last_words or "it said nothing"
-            raise EngineError(f"starting the agent: {problem}; {said}") from problem
-        finally:
-            patience.cancel()
+        self._start_agent(None)
+        if docker_host.lacks(self._facts):  # what this daemon gives to containers is less than it has
+            assert self._channel is not None
+            self._channel.close()
+            self._remove()
+            self._start_agent(self._facts)
+        assert self._channel is not None
         return self._channel
 
     def taken(self) -> frozenset[str]:
@@ -239,36 +220,41 @@ class DockerEngine:
 
     # the agent
 
-    def _start_agent(self) -> DockerChannel:
+    def _start_agent(self, facts: dict[str, Any] | None) -> None:
+        """Its channel, and what it finds out first; `facts` of one before it. Raises EngineError."""
         with asking("asking the Docker daemon what it is"):
             info = self._api.info()
-        security = " ".join(info["SecurityOptions"] or [])
-        if "name=userns" in security:
-            raise HostError(
-                "starting the agent's container: this daemon maps users (userns-remap), so the agent could not "
-                "reach into hosts; use a daemon without that, or --engine namespaces"
-            )
-        options: dict[str, Any] = {"security_opt": []}
-        options["security_opt"] += ["apparmor=unconfined"] if "name=apparmor" in security else []
-        options["security_opt"] += ["label=disable"] if "name=selinux" in security else []
-        if info.get("CgroupVersion", "1") == "1":
+        *others, last = docker_agent.attempts(info, facts)
+        self._channel = None
+        for options in others:
             try:
-                return self._run_agent(options | REAL_TIME)
-            except EngineError:  # a kernel or a daemon without it: the wire is then a bit later, and says so
+                self._channel = self._run_agent(options)
+                break
+            except EngineError:
                 self._remove()
-        return self._run_agent(options)
+        if self._channel is None:
+            self._channel = self._run_agent(last)
+        patience = threading.Timer(ANSWERS_WITHIN_S, self._channel.close)
+        patience.start()
+        try:
+            self._facts = json.loads(self._channel.readline())
+        except (EngineError, ValueError) as problem:
+            said = self._channel.last_words or "it said nothing"
+            raise EngineError(f"starting the agent: {problem}; {said}") from problem
+        finally:
+            patience.cancel()
 
     def _run_agent(self, options: dict[str, Any]) -> DockerChannel:
         self._agent_id = self._create(
             f"testbed-{self.run}.agent",  # no host can be called that
             {docker_owner.ROLE: docker_owner.AGENT},
             image=self._image,
-            command=[PYTHON, "-IS", "-c", AGENT, _source_of_inside()],
+            command=[PYTHON, "-IS", "-c", docker_agent.AGENT, _source_of_inside()],
             stdin_open=True,
             detach=False,  # with it the SDK leaves StdinOnce off, and our death would not end the agent's input
             host_config=self._api.create_host_config(
-                network_mode="host", pid_mode="host", cap_drop=["ALL"], cap_add=list(AGENT_CAPABILITIES),
-                log_config=docker.types.LogConfig(type="none"), **options,
+                network_mode="host", pid_mode="host", cap_drop=["ALL"],
+                log_config=docker.types.LogConfig(type="none"), init=False, ipc_mode="private", **options,
             ),
         )  # fmt: skip
         with asking("starting the agent's container"):
@@ -335,15 +321,19 @@ class DockerEngine:
     def _make_network(self, number: int, network: Network) -> str:
         """The name of its bridge device on the daemon's machine."""
         bridge = docker_host.bridge_name(self.run, number)
-        options = docker_host.network_options(network, bridge)
+        options = docker_host.network_options(network, bridge, self._api.api_version)
         name = self._named(network.name)
         with self._making("network", name):
             try:
-                self._api.create_network(name, labels=self._labels, **options)
+                made = self._api.create_network(name, labels=self._labels, **options)
             except docker.errors.APIError as problem:
                 if "overlap" in explanation(problem):
                     raise AddressTaken(docker_host.in_use(network, self._pools())) from problem
                 raise
+        with asking(f"reading back network {name}"):
+            wrong = docker_host.not_as_asked(options, self._api.inspect_network(made["Id"]))
+        if wrong:
+            raise EngineError(f"making network {name}: {'; '.join(wrong)}")
         return bridge
 
     def _make_volume(self, name: str) -> None:

@@ -31,7 +31,7 @@ def keeper(api: Api, copies: dict[str, str]) -> dict[str, Any]:
     """Keyword arguments that make the keeper's container of our node image."""
     binds = [f"{volume}:{_place(number)}:rw" for number, volume in enumerate(copies.values())]
     config = api.create_host_config(
-        network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges:true"], binds=binds
+        network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges=true"], binds=binds
     )
     return {"entrypoint": [HOLD], "detach": True, "host_config": config}
 

@@ -15,6 +15,7 @@ from testbed.plan.types import Host, Interface, Network
 
 HOLD = "/opt/testbed/hold"  # in our node image
 FOREIGN_HOLD = "/.testbed-hold"  # put into other images
+UNLIMITED = -1
 NO_RESOLVER = "# no server: names are in /etc/hosts\n"
 
 Named = Callable[[str], str]  # a name in the plan -> the name of its object in the daemon
@@ -25,22 +26,34 @@ def bridge_name(run: str, number: int) -> str:
     return f"tb{run}n{number}"
 
 
-def network_options(network: Network, bridge: str) -> dict[str, Any]:
+def network_options(network: Network, bridge: str, api_version: str) -> dict[str, Any]:
     """For a bridge that leads nowhere else: no address translation out of it, and a device that we can name.
 
     What a daemon's own settings might change is said as well, so that a network is the same everywhere.
     """
+    dual = "true" if network.subnet6 is not None else "false"
+    options = {
+        "com.docker.network.bridge.name": bridge,
+        "com.docker.network.bridge.enable_ip_masquerade": "false",
+        "com.docker.network.bridge.enable_icc": "true",
+        "com.docker.network.bridge.inhibit_ipv4": "false",
+        "com.docker.network.container_iface_prefix": "eth",
+        "com.docker.network.driver.mtu": "1500",
+    }
+    if not version_lt(api_version, "1.46"):  # Docker 27
+        options["com.docker.network.enable_ipv6"] = dual
+        # From 28 on the machine drops what comes for a container by another network, through a host that forwards.
+        mode = "nat" if version_lt(api_version, "1.48") else "nat-unprotected"
+        options |= {f"com.docker.network.bridge.gateway_mode_ipv{version}": mode for version in (4, 6)}
+    if not version_lt(api_version, "1.48"):
+        options["com.docker.network.enable_ipv4"] = "true"
+        options["com.docker.network.advertise_addr_nmsgs"] = "0"  # ARP unasked, three times, a second apart
     pools = [(network.subnet, network.gateway)]
     if network.subnet6 is not None:
         pools.append((network.subnet6, str(network.gateway6)))
     return {
         "driver": "bridge",
-        "options": {
-            "com.docker.network.bridge.name": bridge,
-            "com.docker.network.bridge.enable_ip_masquerade": "false",
-            "com.docker.network.bridge.enable_icc": "true",
-            "com.docker.network.driver.mtu": "1500",
-        },
+        "options": options,
         "ipam": {
             "Driver": "default",
             "Config": [
@@ -49,6 +62,21 @@ def network_options(network: Network, bridge: str) -> dict[str, Any]:
         },
         "enable_ipv6": network.subnet6 is not None,
     }
+
+
+def not_as_asked(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What of `network_options` a daemon has not kept, as it shows the network; in words."""
+    wanted: dict[str, Any] = {"EnableIPv4": True, "EnableIPv6": asked["enable_ipv6"]}
+    have = {"EnableIPv4": True} | {name: found[name] for name in wanted if name in found}
+    for name, value in asked["options"].items():
+        if not name.startswith("com.docker.network.enable_ipv"):  # said by the two above, and so not kept
+            wanted[name] = value
+    have |= found.get("Options") or {}
+    return [
+        f"{name} was to be {value} and is {have.get(name)}"
+        for name, value in wanted.items()
+        if have.get(name) != value
+    ]
 
 
 def in_use(network: Network, pools: Iterable[str]) -> str:
@@ -61,8 +89,11 @@ def in_use(network: Network, pools: Iterable[str]) -> str:
 
 
 def endpoint(interface: Interface, api_version: str) -> dict[str, Any]:
-    """Its addresses; and its MAC where Docker can be asked for one on each network. Elsewhere its default is the
-    plan's, and the agent sets it in any case."""
+    """Its addresses; and its MAC where Docker can be asked for one on each network.
+
+    Versions 26 and 28 ignore it in silence for a network that is connected later. What counts is the agent, which
+    sets it and reads it back.
+    """
     asked = {"ipv4_address": interface.ip}
     if interface.ip6 is not None:
         asked["ipv6_address"] = interface.ip6
@@ -75,15 +106,13 @@ def host_config(host: Host, named: Named, facts: Mapping[str, Any], copies: Mapp
     `copies` are the volumes with what hosts are shown of the author's machine, by what is in them.
     """
     first = host.interfaces[0].network if host.interfaces else None
-    files = min(OPEN_FILES, facts["open_files"]) if facts["open_files"] > 0 else OPEN_FILES
-    limits = [Ulimit(name="nofile", soft=files, hard=files), Ulimit(name="core", soft=0, hard=0)]
-    if foreign(host):  # its root is on the daemon's disk, where Docker limits nothing: one large file at least
-        limits.append(Ulimit(name="fsize", soft=FILES_BYTES, hard=FILES_BYTES))
+    # Of another image the root is on the daemon's disk, where Docker limits nothing: one large file at least.
+    limits = ulimits(facts, {"fsize": FILES_BYTES} if foreign(host) else {})
     return {
         "network_mode": named(first) if first else "none",
         "cap_drop": ["ALL"],
         "cap_add": list(host.capabilities),
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges=true"],  # with a colon, 28 warns of it
         "sysctls": at_creation(host.sysctls, facts["ipv6"]),
         "mem_limit": MEMORY_BYTES,
         "memswap_limit": MEMORY_BYTES,  # nothing is swapped out
@@ -91,6 +120,8 @@ def host_config(host: Host, named: Named, facts: Mapping[str, Any], copies: Mapp
         "oom_score_adj": OOM_SCORE_ADJ,
         "ulimits": limits,
         "shm_size": FILES_BYTES,
+        "ipc_mode": "private",
+        "init": False,
         "mounts": [] if foreign(host) else _writable(host),
         "binds": [
             *(f"{named(volume)}:{path}:rw" for volume, path in host.volumes),
@@ -99,6 +130,25 @@ def host_config(host: Host, named: Named, facts: Mapping[str, Any], copies: Mapp
         "dns": ["127.0.0.1"],  # what asks Docker's own resolver all the same gets no further than the host
         "log_config": LogConfig(type="none"),
     }
+
+
+def ulimits(facts: Mapping[str, Any], more: Mapping[str, int]) -> list[Ulimit]:
+    """Stated, because else those of the daemon for all containers hold; never above what can be had."""
+    return [Ulimit(name=name, soft=limit, hard=limit) for name, limit in _limits(facts, more).items()]
+
+
+def lacks(facts: Mapping[str, Any]) -> bool:
+    """Whether the agent was given less than it could have."""
+    return any(_smaller(facts["ulimits"][name][0], limit) != limit for name, limit in _limits(facts, {}).items())
+
+
+def _limits(facts: Mapping[str, Any], more: Mapping[str, int]) -> dict[str, int]:
+    wanted = {"nofile": OPEN_FILES, "core": 0, "fsize": UNLIMITED, "cpu": UNLIMITED, "data": UNLIMITED, **more}
+    return {name: _smaller(limit, facts["ulimits"][name][1]) for name, limit in wanted.items()}
+
+
+def _smaller(one: int, other: int) -> int:
+    return max(one, other) if UNLIMITED in (one, other) else min(one, other)
 
 
 def _writable(host: Host) -> list[Mount]:

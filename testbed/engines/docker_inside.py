@@ -19,7 +19,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,26 @@ def routes(shown: str) -> list[str]:
     return sorted(dst if "/" in dst else f"{dst}/{128 if ':' in dst else 32}" for dst in found - {"default"})
 
 
+LIMITS = {"nofile": resource.RLIMIT_NOFILE, "fsize": resource.RLIMIT_FSIZE, "cpu": resource.RLIMIT_CPU,
+          "data": resource.RLIMIT_DATA, "core": resource.RLIMIT_CORE}  # fmt: skip
+
+
+def ulimits() -> dict[str, tuple[int, int]]:
+    """By their names in Docker: what this process may have, and what may be had on this machine; -1 is all.
+
+    Our parent is Docker's own, whose limits are those of the daemon; ours may be what it gives to containers.
+    """
+    found = {}
+    for name, number in LIMITS.items():
+        own = most = resource.getrlimit(number)[1]
+        with suppress(OSError):  # not ours to look at
+            most = resource.prlimit(os.getppid(), number)[1]
+        found[name] = own, most
+    return found
+
+
 def facts() -> dict[str, Any]:
-    """What the engine has to know of the daemon's machine: what is routed, open files a process may have, IPv6."""
+    """What the engine has to know of the daemon's machine: what is routed, limits of a process, IPv6."""
     ipv6 = Path("/proc/sys/net/ipv6").exists()
     found = []
     for version in ("-4", "-6") if ipv6 else ("-4",):
@@ -136,7 +154,7 @@ def facts() -> dict[str, Any]:
         found += routes(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
     return {
         "routes": found,
-        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "ulimits": ulimits(),
         "ipv6": ipv6,
     }
 

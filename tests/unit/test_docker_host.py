@@ -19,6 +19,7 @@ from testbed.engines.docker_host import (
     host_config,
     in_use,
     network_options,
+    not_as_asked,
 )
 from testbed.limits import FILES_BYTES
 from testbed.plan.types import Host, Interface, Mount, Network
@@ -29,7 +30,9 @@ HOST = Host(
     (("127.0.0.1", ("localhost",)), ("198.18.0.2", ("sensor", "sensor.lan"))),
     (), (), {"net.ipv4.tcp_no_metrics_save": "1"}, ("NET_RAW",), (("spool", "/var/spool"),), ("sensor.probe",),
 )  # fmt: skip
-FACTS: dict[str, Any] = {"routes": [], "open_files": 1048576, "ipv6": True}
+LAN = Network("lan", "198.18.0.0/24", "198.18.0.1")
+LIMITS = {"nofile": (1048576, 1048576), "core": (-1, -1), "fsize": (-1, -1), "cpu": (-1, -1), "data": (-1, -1)}
+FACTS: dict[str, Any] = {"routes": [], "ulimits": LIMITS, "ipv6": True}
 
 
 def named(name: str) -> str:
@@ -40,11 +43,12 @@ def test_a_host_has_what_the_plan_gives_it_and_no_more() -> None:
     config = host_config(HOST, named, FACTS, {})
     assert config["network_mode"] == "testbed-r-lan"
     assert (config["cap_drop"], config["cap_add"]) == (["ALL"], ["NET_RAW"])
-    assert config["security_opt"] == ["no-new-privileges:true"]
+    assert config["security_opt"] == ["no-new-privileges=true"], "a colon is warned of"
     assert config["binds"] == ["testbed-r-spool:/var/spool:rw"]
     assert config["sysctls"] == HOST.sysctls
     assert config["log_config"].type == "none" and config["dns"] == ["127.0.0.1"]
-    assert not {"privileged", "devices", "pid_mode", "ipc_mode", "restart_policy"} & set(config)
+    assert not {"privileged", "devices", "pid_mode", "restart_policy"} & set(config)
+    assert config["init"] is False and config["ipc_mode"] == "private", "whatever is a daemon's default"
 
 
 def test_a_host_without_a_network_has_none() -> None:
@@ -53,8 +57,28 @@ def test_a_host_without_a_network_has_none() -> None:
 
 @pytest.mark.parametrize(("allowed", "given"), [(1048576, 65536), (65536, 65536), (20000, 20000), (-1, 65536)])
 def test_open_files_are_as_many_as_the_machine_allows(allowed: int, given: int) -> None:
-    limits = host_config(HOST, named, FACTS | {"open_files": allowed}, {})["ulimits"]
-    assert [(u.name, u.soft, u.hard) for u in limits] == [("nofile", given, given), ("core", 0, 0)]
+    limits = host_config(HOST, named, FACTS | {"ulimits": LIMITS | {"nofile": (100, allowed)}}, {})["ulimits"]
+    stated = {"nofile": given, "core": 0, "fsize": -1, "cpu": -1, "data": -1}
+    assert {u.name: u.soft for u in limits} == {u.name: u.hard for u in limits} == stated
+
+
+@pytest.mark.parametrize(
+    ("has", "lacks"),
+    [
+        ({}, False),
+        ({"nofile": (20000, 20000)}, False),
+        ({"nofile": (65536, 1048576)}, False),
+        ({"nofile": (100, 20000)}, True),
+        ({"cpu": (60, -1)}, True),
+        ({"cpu": (60, 60)}, False),
+    ],
+)
+def test_an_agent_with_less_than_it_could_have_is_started_again(has: dict[str, Any], lacks: bool) -> None:
+    facts = {"ulimits": LIMITS | has}
+    assert docker_host.lacks(facts) == lacks
+    for limit in docker_host.ulimits(facts, {}):
+        facts["ulimits"][limit.name] = limit.hard, facts["ulimits"][limit.name][1]
+    assert not docker_host.lacks(facts), "and not a third time"
 
 
 def test_what_a_host_of_ours_can_write_has_a_size_and_another_keeps_its_image() -> None:
@@ -96,28 +120,57 @@ def test_a_mac_is_asked_for_where_docker_can_be() -> None:
 
 
 def test_a_network_leads_nowhere_and_has_the_plans_addresses() -> None:
-    options = network_options(Network("lan", "198.18.0.0/24", "198.18.0.1"), "tb12345678n0")
+    options = network_options(LAN, "tb12345678n0", "1.41")
     assert options["driver"] == "bridge"
     assert options["options"] == {
         "com.docker.network.bridge.name": "tb12345678n0",
         "com.docker.network.bridge.enable_ip_masquerade": "false",
         "com.docker.network.bridge.enable_icc": "true",
+        "com.docker.network.bridge.inhibit_ipv4": "false",
+        "com.docker.network.container_iface_prefix": "eth",
         "com.docker.network.driver.mtu": "1500",
     }
     assert options["ipam"]["Config"] == [{"Subnet": "198.18.0.0/24", "Gateway": "198.18.0.1"}]
+
+
+def test_newer_versions_are_told_more_and_by_28_a_host_may_forward() -> None:
+    old, v27, v28 = (network_options(LAN, "b", version)["options"].items() for version in ("1.45", "1.47", "1.48"))
+    modes = [f"com.docker.network.bridge.gateway_mode_ipv{version}" for version in (4, 6)]
+    assert v27 - old == {*((mode, "nat") for mode in modes), ("com.docker.network.enable_ipv6", "false")}
+    assert v28 - old == {
+        *((mode, "nat-unprotected") for mode in modes),
+        ("com.docker.network.enable_ipv6", "false"),
+        ("com.docker.network.enable_ipv4", "true"),
+        ("com.docker.network.advertise_addr_nmsgs", "0"),
+    }
+
+
+def test_what_a_daemon_has_not_kept_is_named() -> None:
+    asked = network_options(LAN, "b", "1.48")
+    kept = {"Options": dict(asked["options"]), "EnableIPv6": False, "Internal": False}
+    assert not_as_asked(asked, kept) == []
+    assert not_as_asked(asked, kept | {"EnableIPv6": True}) == ["EnableIPv6 was to be False and is True"]
+    mode = "com.docker.network.bridge.gateway_mode_ipv4"
+    kept["Options"][mode] = "nat"
+    assert not_as_asked(asked, kept) == [f"{mode} was to be nat-unprotected and is nat"]
+    assert len(not_as_asked(asked, {"Options": None, "EnableIPv6": False})) == len(asked["options"]) - 2
+    assert not_as_asked(
+        asked, {**asked, "Options": asked["options"], "EnableIPv4": False, "EnableIPv6": False}
+    ) == ["EnableIPv4 was to be True and is False"]
 
 
 DUAL = Network("lan", "198.18.0.0/24", "198.18.0.1", "2001:2::/64", "2001:2::1")
 
 
 def test_a_dual_network_has_two_pools_and_its_hosts_two_addresses() -> None:
-    options = network_options(DUAL, "tb12345678n0")
+    options = network_options(DUAL, "tb12345678n0", "1.48")
     assert options["enable_ipv6"] is True
     assert options["ipam"]["Config"] == [
         {"Subnet": "198.18.0.0/24", "Gateway": "198.18.0.1"},
         {"Subnet": "2001:2::/64", "Gateway": "2001:2::1"},
     ]
-    assert network_options(Network("lan", "198.18.0.0/24", "198.18.0.1"), "b")["enable_ipv6"] is False
+    assert options["options"]["com.docker.network.enable_ipv6"] == "true"
+    assert network_options(LAN, "b", "1.48")["enable_ipv6"] is False
     asked = endpoint(replace(NIC, ip6="2001:2::2", prefix6_bits=64), "1.43")
     assert asked == {"ipv4_address": "198.18.0.2", "ipv6_address": "2001:2::2"}
 
