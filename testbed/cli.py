@@ -20,7 +20,7 @@ import click
 from testbed import __version__
 from testbed.catalogue import everything, find
 from testbed.engines.choose import choose
-from testbed.errors import HostError, Problem, ScenarioError, TestbedError
+from testbed.errors import HostError, Problem, ScenarioError, TestbedError, counted
 from testbed.measure.records import EXIT_STATUS, Judgement, Outcome
 from testbed.options import Asked, Command, jobs_option, names_argument, root_option, run_options, seed_option
 from testbed.tally import Ended, last_line, merged
@@ -232,7 +232,9 @@ def clean() -> None:
         click.echo(f"removed {line}")
     if unreachable:
         click.echo(f"docker: nothing looked at: {unreachable}", err=True)
-    click.echo(f"{len(removed)} leftovers removed; bare namespaces leave nothing else, they end with their run")
+    click.echo(
+        f"{counted(len(removed), 'leftover')} removed; bare namespaces leave nothing else, they end with their run"
+    )
 
 
 @cli.command()
@@ -263,7 +265,7 @@ def list_command() -> None:
         try:
             about = room.load(path).about
         except ScenarioError as problem:
-            about = f"({len(problem.problems)} problems: testbed check {_shown(path)})"
+            about = f"({counted(len(problem.problems), 'problem')}: testbed check {_shown(path)})"
         click.echo(f"{path.stem:{width}}  {about}  [{_shown(path)}]")
 
 
@@ -467,4 +469,4 @@ def _print_problems(problems: Sequence[Problem]) -> None:
         click.echo(str(problem), err=True)
     errors = sum(not problem.warning for problem in problems)
     if errors:
-        click.echo(f"{errors} problem{'s' if errors > 1 else ''}", err=True)
+        click.echo(counted(errors, "problem"), err=True)

@@ -9,6 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 frame`, `2 frames`, `1,186 frames`: a number of things in a message."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class TestbedError(Exception):
     """What was being done, on what, what came back, and what to try."""
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from testbed.errors import last_line
+from testbed.errors import counted, last_line
+from testbed.expect.advice import advice
 from testbed.expect.evaluate import Evaluator
 from testbed.expect.evidence import Evidence, died
 from testbed.expect.grammar import GrammarError, parse
 from testbed.expect.names import Names, Unknown, exits_named
 from testbed.expect.syntax import Parsed
 from testbed.expect.trust import distrust
-from testbed.measure.records import SEVERITY, Judgement, Outcome, Records, Verdict
+from testbed.measure.records import SEVERITY, Judgement, Outcome, ProgramRecord, Records, Verdict
 from testbed.plan.types import Ends, Expectation, Plan, Program
 from testbed.scenario.units import format_ns
 
@@ -58,7 +59,11 @@ def _merged(verdicts: Sequence[Verdict], faults: Sequence[Fault]) -> Judgement:
         outcome = "skip"  # a program said that this cannot be done here: what the others did shows nothing
     reasons = [reason for one, reason in found if one == outcome]
     if outcome == "pass":
-        return Judgement(outcome, f"all {len(verdicts)} verdicts hold", tuple(verdicts))
+        return Judgement(
+            outcome,
+            "its one verdict holds" if len(verdicts) == 1 else f"all {len(verdicts)} verdicts hold",
+            tuple(verdicts),
+        )
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     return Judgement(outcome, reasons[0] + more, tuple(verdicts))
 
@@ -164,7 +169,8 @@ class _Court:
     def _implied(self, program: Program) -> tuple[Outcome, str]:
         record = self.records.programs[program.id]
         if record.never_ready:
-            return "fail", f"{program.id} did not get ready: {record.never_ready}{_last_words(record.stderr)}"
+            why = f"{record.never_ready}{self._last_words(program, record)}"
+            return "fail", f"{program.id} did not get ready: {why}"
         if record.started_ns is None:
             why = self.evidence.why_not_started(program)
             if not why:  # then we should have started it
@@ -176,13 +182,18 @@ class _Court:
         how = f"{program.id} {self.evidence.ending(program)}"
         if program.kind == "run":
             good = record.exit == 0 and not record.stopped
-            return ("pass", how) if good else ("fail", f"{how}{_last_words(record.stderr)}")
+            return ("pass", how) if good else ("fail", f"{how}{self._last_words(program, record)}")
         if not record.stopped:
             lived = f" after {(record.ended_ns - record.started_ns) / 1e9:.3g} s," if record.ended_ns else ""
-            return "fail", f"{how}{lived} before the run was over{_last_words(record.stderr)}"
+            return "fail", f"{how}{lived} before the run was over{self._last_words(program, record)}"
         if record.ready_ns is None:
             return "inconclusive", f"{program.id} was not ready yet when the run was stopped: {self.records.fail}"
         return "pass", f"{program.id} was ready after {format_ns(record.ready_ns - record.started_ns)}"
+
+    def _last_words(self, program: Program, record: ProgramRecord) -> str:
+        last = last_line(record.stderr, 300)
+        host = next(host for host in self.plan.hosts if host.name == program.host)
+        return (f"; its last words: {last}" if last else "") + advice(program, host, record)
 
     # -- the network
 
@@ -192,10 +203,18 @@ class _Court:
             yield Fault(known, who, text)
         for link_id, frames in self.evidence.links.items():
             if frames.unasked:
-                yield Fault("inconclusive", link_id, f"the wire itself lost {frames.unasked} frames on {link_id}")
+                yield Fault(
+                    "inconclusive",
+                    link_id,
+                    f"the wire itself lost {counted(frames.unasked, 'frame')} on {link_id}",
+                )
         for link_id, n in self.evidence.kept_in.items():
             when = "when the last `run` ended left it only after servers were stopped"
-            yield Fault("inconclusive", link_id, f"{n} frames that were in {link_id} {when}")
+            yield Fault(
+                "inconclusive",
+                link_id,
+                f"{counted(n, 'frame')} that {'was' if n == 1 else 'were'} in {link_id} {when}",
+            )
 
     def _weighed(self, verdict: Verdict, concerned: set[str], explicit: bool = False) -> Verdict:
         """What a verdict is worth on this network.
@@ -241,10 +260,6 @@ def _implied_text(program: Program) -> str:
     if program.kind == "run":
         return f"{program.id} exits 0 within {format_ns(program.timeout_ns)}"
     return f"{program.id} gets ready within {format_ns(program.ready.within_ns)} and lives to the end"
-
-
-def _last_words(stderr: bytes) -> str:
-    return f"; its last words: {last}" if (last := last_line(stderr, 300)) else ""
 
 
 def _hint(hint: str) -> str:

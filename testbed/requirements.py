@@ -37,7 +37,9 @@ def _unmet(word: str, engine: str) -> str:
         return "" if engine in (word, "fake") else f"it requires the {word} engine, and this is {engine}"
     if word.startswith("cpus:"):
         have = os.cpu_count() or 1
-        return "" if have >= int(word[5:]) else f"it requires {word[5:]} processors, and {have} are here"
+        wanted = f"{word[5:]} processor{'' if word == 'cpus:1' else 's'}"
+        is_here = f"{have} {'is' if have == 1 else 'are'} here"
+        return "" if have >= int(word[5:]) else f"it requires {wanted}, and {is_here}"
     if word == "root":
         here = engine == "docker" or os.geteuid() == 0
         return "" if here else "it requires root, and an ordinary user runs it"

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from testbed.errors import HostError
+from testbed.errors import HostError, counted
 from testbed.measure.ledger import from_json_line, to_json_line
 from testbed.measure.records import Congestion, Frame, Judgement, LinkProof, ProgramRecord, Records
 from testbed.plan.types import Plan
@@ -129,7 +129,9 @@ class Results:
             programs = {id: self._program(plan, id, data) for id, data in run.pop("programs").items()}
             ledger = self._ledger()
             if len(ledger) != expected_frames:
-                raise HostError(f"reading {self.path / LEDGER}: {len(ledger)} lines of {expected_frames}")
+                raise HostError(
+                    f"reading {self.path / LEDGER}: {counted(len(ledger), 'line')} of {expected_frames:,}"
+                )
             proof = _checked(rebuild(LinkProof, self._read_json(PROOF), "proof"))
             kernel = rebuild(dict[str, dict[str, int]], self._read_json(KERNEL), "kernel")
             records = rebuild(Records, run, "", programs=programs, kernel=kernel, proof=proof, ledger=ledger)
@@ -148,7 +150,7 @@ class Results:
         sizes, collected = data.pop("collected_bytes"), self._collected(plan, id)
         for path in sorted({*sizes, *collected}):
             if (size := len(collected.get(path, b""))) != sizes.get(path):
-                raise HostError(f"reading {path} as {id} left it: {size} bytes of {sizes.get(path, 0)}")
+                raise HostError(f"reading {path} as {id} left it: {counted(size, 'byte')} of {sizes.get(path, 0):,}")
         record: ProgramRecord = rebuild(ProgramRecord, data, id, **there, collected=collected)
         return record
 
@@ -175,7 +177,7 @@ class Results:
         path = self.path / name
         content = path.read_bytes() if path.exists() else b""
         if len(content) != size_bytes:
-            raise HostError(f"reading {path}: {len(content)} bytes of {size_bytes}")
+            raise HostError(f"reading {path}: {counted(len(content), 'byte')} of {size_bytes:,}")
         return content
 
     def _open(self, name: str) -> io.TextIOWrapper:

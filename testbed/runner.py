@@ -19,7 +19,7 @@ from testbed.agent.client import AgentClient
 from testbed.agent.crossing import told
 from testbed.conditions.fate import FATE_VERSION
 from testbed.engines.api import AddressTaken, Engine
-from testbed.errors import CapabilityError, EngineError, HostError, TestbedError
+from testbed.errors import CapabilityError, EngineError, HostError, TestbedError, counted
 from testbed.judge import judge
 from testbed.lookup import look_up, require
 from testbed.measure.ledger import decode
@@ -179,7 +179,7 @@ class _Job:
         in_force = agent.conditions(self.plan)
         self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
         if self.plan.links:
-            say(f"conditions in force on {len(self.plan.links)} links, read back")
+            say(f"conditions in force on {counted(len(self.plan.links), 'link')}, read back")
         require(self.plan, agent.lookup, self.runner.engine_name)
         look_up(self.plan, agent.lookup, self.project.directory, self.runner.engine_name)
         self._run_programs(engine, agent)

@@ -156,6 +156,10 @@ class Supervisor:
         if process.exit is None:
             if action.signal == "KILL":
                 self._killed_s[action.id] = time.monotonic()
+            elif self._plan.program(action.id).kind == "run":  # who did not end by itself may be a server
+                self._life.records[action.id].listened = tuple(
+                    sorted(self._sockets(self._plan.program(action.id)))
+                )
             self._agent.signal(self._plan.program(action.id).host, process.pid, action.signal, action.tree)
 
     def _look(self, action: Look) -> None:

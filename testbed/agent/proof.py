@@ -12,6 +12,7 @@ from typing import Any
 
 from testbed.agent import uplink
 from testbed.agent.filters import Filter, Seen, differences
+from testbed.errors import counted
 
 Problem = tuple[str, str, str]  # outcome, link id or host or "", text
 
@@ -129,7 +130,8 @@ def lost_frames(demand: Demand, start: Moment, now: Moment, offsets: Mapping[str
         problems.append(_lost("", ring_drops, "its receive ring was full"))
     for host, n in missing.items():
         if n < 0:
-            text = f"the wire read {-n} frames more than they counted, so they were taken away and put back"
+            more = counted(-n, "frame")
+            text = f"the wire read {more} more than they counted, so they were taken away and put back"
             problems.append(("error", host, f"the filters of {host} were not in force all the time: {text}"))
     unexplained = sum(n for n in missing.values() if n > 0) - ring_drops
     if unexplained > 0:
@@ -146,8 +148,8 @@ def lost_frames(demand: Demand, start: Moment, now: Moment, offsets: Mapping[str
 
 def _lost_in_the_wire(demand: Demand, start: Moment, now: Moment) -> Iterable[Problem]:
     causes = {"too_large": "larger than a slot", "tx_errors": "refused by the kernel on sending"}
-    counted = {cause: now.ring(cause) - start.ring(cause) for cause in causes}
-    why = ", ".join(f"{n} were {causes[cause]}" for cause, n in counted.items() if n)
+    lost = {cause: now.ring(cause) - start.ring(cause) for cause in causes}
+    why = ", ".join(f"{n} {'was' if n == 1 else 'were'} {causes[cause]}" for cause, n in lost.items() if n)
     known = 0
     for host in now.views:
         if n := now.report.get("hosts", {}).get(host, {}).get("unknown", 0):
@@ -157,8 +159,8 @@ def _lost_in_the_wire(demand: Demand, start: Moment, now: Moment) -> Iterable[Pr
         if n := now.report.get("links", {}).get(link, {}).get("unasked", 0):
             known += n
             yield _lost(who, n, f"on {link} ({why})" if why else f"on {link}")
-    if sum(counted.values()) > known:  # else they are among those above, where it is known whose they are
-        yield _lost("", sum(counted.values()) - known, why)
+    if sum(lost.values()) > known:  # else they are among those above, where it is known whose they are
+        yield _lost("", sum(lost.values()) - known, why)
 
 
 def _dropped(host: str, devices: Iterable[str], start: View, now: View) -> Iterable[Problem]:
@@ -168,9 +170,9 @@ def _dropped(host: str, devices: Iterable[str], start: View, now: View) -> Itera
                 yield (
                     "inconclusive",
                     host,
-                    f"the kernel dropped {after - before} frames at {dev} of {host} on {word}, unasked",
+                    f"the kernel dropped {counted(after - before, 'frame')} at {dev} of {host} on {word}, unasked",
                 )
 
 
 def _lost(who: str, n: int, why: str) -> Problem:
-    return ("inconclusive", who, f"the wire itself lost {n} frames: {why}")
+    return ("inconclusive", who, f"the wire itself lost {counted(n, 'frame')}: {why}")

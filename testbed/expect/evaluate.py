@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from testbed.expect import compare
@@ -18,6 +19,7 @@ from testbed.expect.show import shown
 from testbed.expect.syntax import Combined, Literally, Operand, Parsed, Reading, Test, Variable
 from testbed.expect.variables import expanded
 from testbed.measure import statistics
+from testbed.measure.metrics import CALLED_LIKE_UNIT
 from testbed.measure.records import SEVERITY, Outcome
 from testbed.measure.samples import Dimension, Value
 from testbed.measure.statistics import Number
@@ -49,7 +51,7 @@ class Evaluator:
             return why.outcome, str(why)
 
     def _test(self, left: Found, test: Test, target: Target, member: Member | None) -> Result:
-        right = [self._operand(operand, target, member) for operand in test.operands]
+        right = [_alike(self._operand(operand, target, member), left, target) for operand in test.operands]
         match test.operator:
             case "contains" | "does not contain" | "matches":
                 return compare.on_text(left, test.operator, right[0] if right else None, test.regex)
@@ -123,6 +125,15 @@ class Evaluator:
 
 def _found(name: str, value: Value, dimension: Dimension, late_ns: int) -> Found:
     return Found(value, dimension, f"{name} is {shown(value, dimension)}", name, late_ns)
+
+
+def _alike(right: Found, left: Found, target: Target) -> Found:
+    """A bare number, against a metric that is called like its unit, is in that unit: `client.bytes == 3000000`."""
+    dimension, scale = CALLED_LIKE_UNIT.get(target.metric, ("number", 1))
+    own = target.kind == "program" and left.dimension == dimension != "number"
+    if right.dimension != "number" or not own:
+        return right
+    return replace(right, value=_whole(right.number * scale), dimension=dimension)
 
 
 def _only(target: Target) -> Member:

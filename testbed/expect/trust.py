@@ -16,6 +16,7 @@ from testbed.conditions.bounds import longest_wait_ns, transmission_ns
 from testbed.conditions.condition import Condition
 from testbed.conditions.fate import FATE_VERSION, Draws, Stream
 from testbed.conditions.shape import HOLD_NS, duplicated, held, jitter_ns, lost
+from testbed.errors import counted as how_many
 from testbed.measure.records import Frame, Records
 from testbed.plan.types import Link, Plan
 
@@ -48,7 +49,7 @@ def _incomplete(plan: Plan, records: Records) -> Iterator[str]:
                 yield f"servers were stopped before {record.id} had ended"
     outside = [f for f in records.ledger if not records.started_ns <= f.in_ns <= records.ended_ns]
     if outside:
-        yield f"{len(outside)} frames of the ledger came in before the run began or after it ended"
+        yield f"{how_many(len(outside), 'frame')} of the ledger came in before the run began or after it ended"
     for host in plan.hosts:
         if records.programs and host.name not in records.kernel:
             yield f"the kernel counters of {host.name} are not in the records"
@@ -94,7 +95,8 @@ def _miscounted(link_id: str, frames: list[Frame], counted: dict[str, int]) -> I
         if n != counted.get(what):
             cut = "cut off" if n < counted.get(what, 0) else "longer than it should be"
             word = {"frames": "entered", "sent": "left"}.get(what, f"ended by {what}")
-            yield f"the ledger of {link_id} is {cut}: {n} frames {word}, and the wire counted {counted.get(what)}"
+            its = f"{how_many(n, 'frame')} {word}"
+            yield f"the ledger of {link_id} is {cut}: {its}, and the wire counted {counted.get(what)}"
             return
 
 
@@ -110,7 +112,9 @@ def ledger_disagrees(plan: Plan, ledger: Iterable[Frame]) -> list[str]:
     found = []
     for link_id, its in frames.items():
         if link_id not in links:
-            found.append(f"the ledger has {len(its)} frames on {link_id}, a link that the plan does not have")
+            found.append(
+                f"the ledger has {how_many(len(its), 'frame')} on {link_id}, a link that the plan does not have"
+            )
             continue
         wrong = next(_wrong_in(plan.seed, links[link_id], its), None)
         if wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from testbed.errors import counted
 from testbed.expect.names import Member, Names, Unknown
 from testbed.plan.types import Host
 from testbed.scenario.commands import Variable, expand
@@ -32,7 +33,9 @@ def _value(names: Names, variable: Variable, member: Member | None, at: int) -> 
         return _address(names, variable, names.hosts[parts[0]], member, at)
     if parts[0] in names.plan.groups:
         members = names.plan.groups[parts[0]]
-        raise Unknown(f"`{variable.written}`: {parts[0]} is {len(members)} hosts", at, f"${members[0]}.ip is one")
+        raise Unknown(
+            f"`{variable.written}`: {parts[0]} is {counted(len(members), 'host')}", at, f"${members[0]}.ip is one"
+        )
     known = [*OWN, "seed", *(f"{host}.ip" for host in names.hosts)]
     close = did_you_mean(".".join(parts), known).replace("`", "`$", 1)
     hint = close or "$name $index $ip $seed $HOST.ip $HOST.ip6 $HOST.NETWORK.ip"

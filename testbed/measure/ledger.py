@@ -18,6 +18,7 @@ import json
 import struct
 from functools import lru_cache
 
+from testbed.errors import counted
 from testbed.measure.records import Frame
 
 MAGIC = b"testbed ledger 1\n"
@@ -117,7 +118,8 @@ class _Decoder:
             readers[tag]()
         if tag != b"E":
             raise ValueError(
-                f"ledger cut off at byte {len(self._data)}, after {len(self._frames)} frames: it has no end record"
+                f"ledger cut off at byte {len(self._data)}, after {counted(len(self._frames), 'frame')}: "
+                "it has no end record"
             )
         return self._frames
 
@@ -154,7 +156,7 @@ class _Decoder:
         if number != len(self._flows) or link >= len(self._links):
             raise ValueError(
                 f"damaged ledger: flow {number} of link {link} at byte {at}, "
-                f"but the next flow is {len(self._flows)} and there are {len(self._links)} links"
+                f"but the next flow is {len(self._flows)}, with {counted(len(self._links), 'link')}"
             )
         self._flows.append((self._links[link], self._words(length)))
 
@@ -190,7 +192,9 @@ class _Decoder:
         (count,) = self._read(_END)
         found = len(self._frames) - self._before
         if count != found:
-            raise ValueError(f"damaged ledger: {count} frames announced at byte {at}, {found} are there")
+            raise ValueError(
+                f"damaged ledger: {counted(count, 'frame')} announced at byte {at}, {found} are there"
+            )
 
 
 def to_json_line(frame: Frame) -> str:

@@ -39,6 +39,17 @@ _SUFFIXES: tuple[tuple[str, Dimension, int], ...] = (
 )
 
 
+# A metric that is called like its unit has it: nothing is left to be dropped, so its name stays.
+CALLED_LIKE_UNIT: dict[str, tuple[Dimension, int]] = {
+    "bytes": ("size", 1),
+    "bit_s": ("rate", 1),
+    "ns": ("time", 1),
+    "us": ("time", 10**3),
+    "ms": ("time", 10**6),
+    "seconds": ("time", 10**9),
+}
+
+
 @dataclass(frozen=True)
 class Declared:
     """A metric that the scenario declares for a foreign program. `scale` turns its unit into the base unit."""
@@ -143,7 +154,9 @@ def _refuse(word: str) -> None:
 
 
 def split_unit(key: str) -> tuple[str, Dimension | None, int]:
-    """`delay_ms` is the time `delay`, in 10**6 ns. Without a unit, the dimension is None."""
+    """`delay_ms` is the time `delay`, in 10**6 ns; `bytes` is a size. Without a unit, the dimension is None."""
+    if key in CALLED_LIKE_UNIT:
+        return key, *CALLED_LIKE_UNIT[key]
     for suffix, dimension, scale in _SUFFIXES:
         if key.endswith(suffix) and len(key) > len(suffix):
             return key.removesuffix(suffix), dimension, scale
@@ -173,7 +186,11 @@ class _Collected:
                 self.broken[metric.name] = f"`{value[:60]}` is no number"
                 return
             value = Decimal(value.strip())
-        self._add(metric.name, metric.dimension, metric.scale, value)
+        dimension, scale = metric.dimension, metric.scale
+        if dimension is None and metric.name in CALLED_LIKE_UNIT and isinstance(value, int | Decimal):
+            dimension, plain = CALLED_LIKE_UNIT[metric.name]
+            scale = Fraction(plain)
+        self._add(metric.name, dimension, scale, value)
 
     def forget(self, name: str) -> None:
         """What the scenario declares replaces what the program reports under the same name."""

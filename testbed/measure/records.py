@@ -47,6 +47,7 @@ class ProgramRecord:
     exit: int | str | None = None  # 0..255, "SIGKILL", ..., "timeout", "flood"; None: never started, or alive
     stopped: bool = False  # we sent its stop signal because the run was over: its `exit` is then no crash
     never_ready: str = ""  # why a `serve` did not get ready in time; "" otherwise
+    listened: tuple[str, ...] = ()  # what a `run` listened on when it had to be stopped, as "tcp 80"
     stdout: bytes = b""
     stderr: bytes = b""
     collected: dict[str, bytes] = field(default_factory=dict)  # path in the host -> content

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from testbed.errors import counted
+
 ALPHA = 1e-6  # the two-sided level at which `~` rejects
 POWER = 0.99  # the probability with which it must reject half and twice the value
 CONFIDENCE = 1 - ALPHA  # of the interval that goes with the test
@@ -28,7 +30,7 @@ def quantile(ordered: Sequence[Number], percent: int) -> Number:
     rule. Raises ValueError without samples.
     """
     if not ordered or not 0 < percent <= 100:
-        raise ValueError(f"no {percent} % quantile of {len(ordered)} samples")
+        raise ValueError(f"no {percent} % quantile of {counted(len(ordered), 'sample')}")
     rank = -(-percent * len(ordered) // 100)
     return ordered[rank - 1]
 
@@ -65,7 +67,7 @@ def total(samples: Sequence[Number]) -> Number:
 def standard_deviation(samples: Sequence[Number]) -> float:
     """Of the sample (divided by n - 1). Raises ValueError for fewer than two samples."""
     if len(samples) < 2:
-        raise ValueError(f"no standard deviation of {len(samples)} samples")
+        raise ValueError(f"no standard deviation of {counted(len(samples), 'sample')}")
     middle = mean(samples)
     return math.sqrt(math.fsum((sample - middle) ** 2 for sample in samples) / (len(samples) - 1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from testbed.errors import HostError, Problem, ScenarioError
+from testbed.errors import HostError, Problem, ScenarioError, counted
 from testbed.plan import hosts, links, programs
 from testbed.plan.types import Ends, Expectation, Link, Plan
 from testbed.scenario.addresses import Addresses, allocate
@@ -69,7 +69,7 @@ def _impossible(at: object, message: str, hint: Hint = "", code: str = "meaning"
 
 def _addresses(there: Topology, taken: frozenset[str]) -> Addresses:
     def report(at: object, message: str, hint: Hint = "", code: str = "meaning") -> None:
-        tried = f" ({len(taken)} subnets are taken)" if taken else ""
+        tried = f" ({counted(len(taken), 'subnet')} taken)" if taken else ""
         raise HostError(f"giving addresses: {message}{tried}{f': {hint}' if hint else ''}")
 
     return allocate(there, taken, report)

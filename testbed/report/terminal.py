@@ -14,7 +14,7 @@ from testbed.conditions.condition import Condition
 from testbed.measure.link_metrics import by_link
 from testbed.measure.records import Judgement, ProgramRecord, Records
 from testbed.plan.types import CONGESTION, Interface, Link, Plan
-from testbed.scenario.units import format_ns, format_rate, format_ratio, format_size
+from testbed.scenario.units import format_ns, format_packets, format_rate, format_ratio, format_size
 
 COLOR = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "skip": "cyan"}
 MOST_LINKS = 60
@@ -122,11 +122,11 @@ def describe(condition: Condition) -> str:
         if ratio:
             words.append(f"{name} {format_ratio(ratio)}")
     if c.reorder_ratio:
-        words.append(f"reorder {format_ratio(c.reorder_ratio)} by {c.reorder_by_packets} packets")
+        words.append(f"reorder {format_ratio(c.reorder_ratio)} by {format_packets(c.reorder_by_packets)}")
     if c.rate_bit_s is not None:
         words.append(f"rate {format_rate(c.rate_bit_s)}")
     if c.queue_packets is not None:
-        words.append(f"queue {c.queue_packets} packets")
+        words.append(f"queue {format_packets(c.queue_packets)}")
     if c.queue_ns is not None:
         words.append(f"queue {format_ns(c.queue_ns)}")
     if c.queue_bytes is not None:

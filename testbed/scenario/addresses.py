@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from testbed.errors import counted
 from testbed.scenario.source import Report
 from testbed.scenario.topology import Topology
 
@@ -71,7 +72,11 @@ def allocate(there: Topology, taken: Iterable[str], report: Report) -> Addresses
             )
         if _room(subnet) < len(there.on[name]):
             hosts = len(there.on[name])
-            report(network.subnet, f"{subnet} has room for {_room(subnet)} hosts, and {name} has {hosts}", "")
+            report(
+                network.subnet,
+                f"{subnet} has room for {counted(_room(subnet), 'host')}, and {name} has {hosts}",
+                "",
+            )
         subnets[name] = subnet
     blocked = [*used, *subnets.values()]
     start = int(POOL.network_address)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from testbed.errors import counted
 from testbed.scenario.fields import did_you_mean
 from testbed.scenario.linkkeys import LinkKey
 from testbed.scenario.source import Hint, Report
@@ -85,7 +86,9 @@ def _directions(there: Topology, rule: LinkKey, report: Report) -> Iterable[Dire
     if not rule.a:
         members = there.on[str(rule.network)]
         if len(members) < 2:
-            report(rule.mark, f"`{rule}` names no one: the network has {len(members)} host", "", "link")
+            report(
+                rule.mark, f"`{rule}` names no one: the network has {counted(len(members), 'host')}", "", "link"
+            )
         return ((a, b, str(rule.network)) for a, b in itertools.permutations(members, 2))
     sides = there.members(rule.a), there.members(rule.b)
     for name, side in zip((rule.a, rule.b), sides, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbed.errors import counted
 from testbed.scenario.addresses import Addresses
 from testbed.scenario.commands import Variable, expand
 from testbed.scenario.fields import Refused, did_you_mean, short
@@ -51,7 +52,9 @@ class Scope:
         host = parts[0]
         if host in self.there.groups:
             members = self.there.groups[host]
-            raise Refused(f"`{written}`: {host} is {len(members)} hosts", f"name one of them: ${members[0]}.ip")
+            raise Refused(
+                f"`{written}`: {host} is {counted(len(members), 'host')}", f"name one of them: ${members[0]}.ip"
+            )
         if host not in self.there.hosts:
             raise self._unknown(written)
         if parts[-1] == "ip6":

@@ -46,7 +46,7 @@ def test_what_should_have_been_delivered_before_and_was_not_leaves_both_ends_und
     run.expect("sensor-1.sent == 450", "sensor-1.sent == 449", "sensor-2.sent == 449")
     holds, fails, elsewhere = run.judged.verdicts[-3:]
     assert (holds.outcome, fails.outcome, elsewhere.outcome) == ("inconclusive", "inconclusive", "fail")
-    assert "1 frames that were in sensor-1->collector" in fails.reason
+    assert "1 frame that was in sensor-1->collector" in fails.reason
 
 
 def test_a_run_that_was_cut_short_owes_nothing_to_what_was_under_way() -> None:

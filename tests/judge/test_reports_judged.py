@@ -194,7 +194,7 @@ def failed_on_a_network_that_is_not_as_asked_anywhere(run: Case) -> None:
     run.expect("sensor-2.lost == 1")
 
 
-@judged("inconclusive", "the wire itself lost 1 frames on meter->collector over lan")
+@judged("inconclusive", "the wire itself lost 1 frame on meter->collector over lan")
 def a_copy_that_the_wire_itself_lost(run: Case) -> None:
     run.change(run.find(METER_OUT, copy=True), cause="unasked", sent_ns=None)
     run.expect("meter->collector.duplicated == 10")

@@ -69,7 +69,7 @@ def test_a_ledger_that_was_edited_is_not_believed(kept: Path, name: str) -> None
 
 def test_a_ledger_shorter_than_the_run_says_is_refused_before_it_is_judged(kept: Path) -> None:
     edit_ledger(kept, lambda lines: lines.pop(), forge_the_count=False)
-    with pytest.raises(HostError, match="1667 lines of 1668"):
+    with pytest.raises(HostError, match="1,667 lines of 1,668"):
         judged(kept)
 
 

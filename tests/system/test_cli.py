@@ -334,3 +334,28 @@ def test_wrong_flags_are_exit_2() -> None:
     assert testbed("run", "udp-loss", "--engine", "podman").returncode == 2
     assert testbed("run").returncode == 2
     assert testbed("frobnicate").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "advice"),
+    [
+        (
+            """{run: "python3 -m http.server 80", timeout: 20 s}""",
+            "write `cap_add: [NET_BIND_SERVICE]` for a",
+        ),
+        (
+            "{run: 'python3 -m http.server 8080', timeout: 1 s}",
+            "it listened on tcp 8080 to its end: did you mean `serve:`",
+        ),
+        ("{run: ping -c 1 -W 1 a, timeout: 20 s}", "write `cap_add: [NET_RAW]` for a"),
+        ("{run: ip link set eth0 down, timeout: 20 s}", "write `cap_add: [NET_ADMIN]` for a"),
+    ],
+)
+def test_a_failure_that_one_line_mends_says_which(
+    program: str, advice: str, namespaces_work: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(f"testbed: 1\nabout: x\nhosts:\n  a: {program}\n  b: {{}}\n")
+    done = testbed("run", path, "--engine", "namespaces", "--results", tmp_path / "r")
+    assert done.returncode == 1, said(done)
+    assert advice in " ".join(done.stdout.split()), said(done)

@@ -353,14 +353,14 @@ AB, BA = "a->b over lan", "b->a over lan"
         ),
         (
             with_report("ring", "tx_errors", value=1),
-            ("inconclusive", "", "the wire itself lost 1 frames: 1 were refused by the kernel on sending"),
+            ("inconclusive", "", "the wire itself lost 1 frame: 1 was refused by the kernel on sending"),
         ),
         (
             with_report("hosts", "b", "unknown", value=1),
             (
                 "inconclusive",
                 "b",
-                "the wire itself lost 1 frames: b sent them to or from an address that belongs to no link",
+                "the wire itself lost 1 frame: b sent them to or from an address that belongs to no link",
             ),
         ),
         (
@@ -373,7 +373,7 @@ AB, BA = "a->b over lan", "b->a over lan"
         ),
         (
             with_link("w0", stats64={"rx": {"dropped": 1}, "tx": {"dropped": 0}}),
-            ("inconclusive", "a", "the kernel dropped 1 frames at w0 of a on receiving, unasked"),
+            ("inconclusive", "a", "the kernel dropped 1 frame at w0 of a on receiving, unasked"),
         ),
     ],
 )
@@ -390,7 +390,7 @@ def test_ring_drops_explain_what_was_not_read() -> None:
 def test_a_loss_whose_link_is_known_is_not_said_of_all() -> None:
     now = with_report("links", AB, "unasked", value=2)
     now.report["ring"] |= {"too_large": 1, "tx_errors": 1}
-    why = "1 were larger than a slot, 1 were refused by the kernel on sending"
+    why = "1 was larger than a slot, 1 was refused by the kernel on sending"
     assert prove(now) == [("inconclusive", AB, f"the wire itself lost 2 frames: on {AB} ({why})")]
 
 
@@ -405,7 +405,7 @@ def test_a_link_that_nobody_asked_for_answers_by_its_host() -> None:
     views = START.views
     now = Moment(views, {"hosts": {}, "links": {"a->b over lan": {}, "a->c over lan": {"unasked": 1}}, "ring": {}})
     found = proof.lost_frames(wanted.demand, Moment(views, {}), now, {})
-    assert found == [("inconclusive", "a", "the wire itself lost 1 frames: on a->c over lan")]
+    assert found == [("inconclusive", "a", "the wire itself lost 1 frame: on a->c over lan")]
 
 
 def test_an_interface_that_no_link_passes_may_drop_what_it_likes() -> None:

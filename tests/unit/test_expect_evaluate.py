@@ -161,3 +161,25 @@ def test_because_and_line_go_with_the_verdict() -> None:
     planned = plan_of("\nexpect:\n  - {that: sensor.sent == 240, because: that is how many}\n")
     found = judge(planned, good_run(planned)).verdicts[-1]
     assert (found.because, found.line > 0, found.implied) == ("that is how many", True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("watcher.bytes == 3 MB", "pass"),
+        ("watcher.bytes == 3000000", "pass"),  # bare, it is in the unit that the metric is called by
+        ("watcher.bytes between 2 MB and 4000000", "pass"),
+        ("watcher.bytes < 3000000", "fail"),
+        ("watcher.bytes < 3 s", "error"),
+        ("watcher.seconds < 3 s", "pass"),
+        ("watcher.seconds < 2", "fail"),
+        ("watcher.sent < 3 MB", "error"),
+    ],
+)
+def test_a_metric_that_is_called_like_its_unit_has_that_unit(text: str, outcome: str) -> None:
+    planned = expecting(text)
+    records = good_run(planned)
+    watcher = next(record for record in records.programs.values() if record.id.startswith("watcher"))
+    watcher.stdout += b'{"bytes": 3000000, "seconds": 2.5, "sent": 3}\n'
+    found = verdict(text, records)
+    assert found.outcome == outcome, found

@@ -121,7 +121,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
     [
         ([b"X"], r"no record begins with b'X' \(byte 17\)"),
         ([b"L" + struct.pack("<IH", 1, 0)], "link 1 at byte 17, but the next one is 0"),
-        ([b"F" + struct.pack("<IIH", 0, 0, 0)], "flow 0 of link 0 at byte 17.*there are 0 links"),
+        ([b"F" + struct.pack("<IIH", 0, 0, 0)], "flow 0 of link 0 at byte 17.*with 0 links"),
         ([b"L" + struct.pack("<IH", 0, 1) + b"\xff"], "name at byte 24 is not UTF-8"),
         ([b"L" + struct.pack("<IH", 0, 19) + b"short"], "at byte 24 needs 19 bytes, 14 are left"),
         ([b"B" + struct.pack("<I", 1), bytes(44)], "frame 0, in the block at byte 17, .* flow number 0 of 0"),

@@ -37,6 +37,12 @@ def samples(*lines: object) -> dict[str, Samples]:
         ("payload_bytes", 10**12, "payload", "size", 10**12),
         ("goodput_bit_s", 2e9, "goodput", "rate", 2 * 10**9),
         ("share", 0.1, "share", "number", Fraction(1, 10)),
+        ("bytes", 3, "bytes", "size", 3),  # called like its unit, it has that
+        ("seconds", 1.5, "seconds", "time", 1_500_000_000),
+        ("ms", 4, "ms", "time", 4_000_000),
+        ("bit_s", 10**6, "bit_s", "rate", 10**6),
+        ("s", 4, "s", "number", 4),  # a letter that may mean anything
+        ("ratio", 3.5, "ratio", "number", Fraction(7, 2)),  # of what to what, nobody knows
         ("error", "EPERM", "error", "text", "EPERM"),
         ("whole", True, "whole", "text", "true"),
         ("_ms", 4, "_ms", "number", 4),
@@ -272,3 +278,14 @@ def test_nothing_has_no_aggregate_but_count_and_sum(name: str) -> None:
     assert (
         aggregate(Samples("number", []), "count").values == aggregate(Samples("number", []), "sum").values == [0]
     )
+
+
+@pytest.mark.parametrize(("value", "dimension"), [(7, "size"), ("none yet", "text")])
+def test_a_declared_metric_that_is_called_like_its_unit_has_it(value: object, dimension: str) -> None:
+    declared = [Declared("bytes", json_path="end.bytes")]
+    assert report(printed({"end": {"bytes": value}}), declared).samples["bytes"].dimension == dimension
+
+
+def test_a_unit_that_is_declared_is_stronger_than_a_name() -> None:
+    declared = [Declared("bytes", json_path="n", dimension="time", scale=Fraction(10**9))]
+    assert report(printed({"n": 2}), declared).samples["bytes"] == Samples("time", [2 * 10**9])

@@ -291,3 +291,17 @@ def test_a_ledger_of_another_clock_is_told_in_ours() -> None:
     assert by_ns == -850 and _shifted(frame, 850)[:1] == (860,)
     assert _shifted(frame, 850).due_ns == 870 and _shifted(frame, 850).sent_ns == 880
     assert _shifted(frame._replace(due_ns=None, sent_ns=None), 5).due_ns is None
+
+
+@pytest.mark.parametrize(("does", "hint"), [("serve 80", True), ("sleep 60", False)])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_run_that_had_to_be_stopped_while_it_listened_is_perhaps_meant_to_serve(
+    bench: Bench, does: str, hint: bool, whole: bool
+) -> None:
+    """Its own timeout, or that of the whole run."""
+    limit = "timeout: 300 ms" if whole else ""
+    own = "" if whole else ", timeout: 300 ms"
+    run = bench.run(f"testbed: 1\nabout: x\n{limit}\nhosts: {{server: {{run: do {does}{own}}}}}\n")
+    assert run.judgement.outcome == "fail", run.judgement
+    told = " ".join(verdict.reason for verdict in run.judgement.verdicts)
+    assert ("it listened on tcp 80 to its end: did you mean `serve:`" in told) == hint, told
