@@ -150,7 +150,9 @@ class Results:
         sizes, collected = data.pop("collected_bytes"), self._collected(plan, id)
         for path in sorted({*sizes, *collected}):
             if (size := len(collected.get(path, b""))) != sizes.get(path):
-                raise HostError(f"reading {path} as {id} left it: {counted(size, 'byte')} of {sizes.get(path, 0):,}")
+                raise HostError(
+                    f"reading {path} as {id} left it: {counted(size, 'byte')} of {sizes.get(path, 0):,}"
+                )
         record: ProgramRecord = rebuild(ProgramRecord, data, id, **there, collected=collected)
         return record
 
