@@ -14,7 +14,7 @@ from testbed.expect.advice import advice
 from testbed.expect.evaluate import Evaluator
 from testbed.expect.evidence import Evidence, died
 from testbed.expect.grammar import GrammarError, parse
-from testbed.expect.names import Names, Unknown, exits_named
+from testbed.expect.names import Member, Names, Unknown, exits_named
 from testbed.expect.syntax import Parsed
 from testbed.expect.trust import distrust
 from testbed.measure.records import SEVERITY, Judgement, Outcome, ProgramRecord, Records, Verdict
@@ -71,13 +71,13 @@ def _merged(verdicts: Sequence[Verdict], faults: Sequence[Fault]) -> Judgement:
 def _as_the_file_says(ends: Ends, judgement: Judgement) -> Judgement:
     """A file that must not pass passes by ending as it says, for the reason that it says.
 
-    An error or a skip that it does not ask for stays what it is: `fail` is the program's alone.
+    An error, a skip or an inconclusive run that it does not ask for stays what it is: only a program fails.
     """
     if ends.outcome == "pass" or judgement.outcome == "skip":
         return judgement
     wanted = f"the file says that it ends as {ends.outcome} because of {ends.text!r}"
     if judgement.outcome != ends.outcome:
-        outcome: Outcome = "error" if judgement.outcome == "error" else "fail"
+        outcome: Outcome = judgement.outcome if judgement.outcome in ("error", "inconclusive") else "fail"
         return replace(
             judgement, outcome=outcome, reason=f"{wanted}; it ended as {judgement.outcome}: {judgement.reason}"
         )
@@ -182,10 +182,10 @@ class _Court:
         how = f"{program.id} {self.evidence.ending(program)}"
         if program.kind == "run":
             good = record.exit == 0 and not record.stopped
-            return ("pass", how) if good else ("fail", f"{how}{self._last_words(program, record)}")
+            return ("pass", how) if good else self._failed(program, how)
         if not record.stopped:
             lived = f" after {(record.ended_ns - record.started_ns) / 1e9:.3g} s," if record.ended_ns else ""
-            return "fail", f"{how}{lived} before the run was over{self._last_words(program, record)}"
+            return self._failed(program, f"{how}{lived} before the run was over")
         if record.ready_ns is None:
             return "inconclusive", f"{program.id} was not ready yet when the run was stopped: {self.records.fail}"
         return "pass", f"{program.id} was ready after {format_ns(record.ready_ns - record.started_ns)}"
@@ -194,6 +194,14 @@ class _Court:
         last = last_line(record.stderr, 300)
         host = next(host for host in self.plan.hosts if host.name == program.host)
         return (f"; its last words: {last}" if last else "") + advice(program, host, record)
+
+    def _failed(self, program: Program, how: str) -> tuple[Outcome, str]:
+        """It ended as it should not: by itself, which a late wire may have made it do, or not even that."""
+        record = self.records.programs[program.id]
+        reason = f"{how}{self._last_words(program, record)}"
+        by_itself = isinstance(record.exit, int) and not record.stopped
+        excuse = self.evidence.excuse([Member(program.id, (program.host,), program)]) if by_itself else ""
+        return ("inconclusive", f"{reason}; {excuse}") if excuse else ("fail", reason)
 
     # -- the network
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -44,11 +45,27 @@ class Evaluator:
 
     def _member(self, left: Target, member: Member | None, test: Test) -> Result:
         """`member` None: the sum of all of them is on the left."""
+        dimension = None
         try:
             found = self._sum(left) if member is None else self._of(left, member)
-            return self._test(found, test, left, member)
+            dimension = found.dimension
+            outcome, reason = self._test(found, test, left, member)
         except Undecided as why:
-            return why.outcome, str(why)
+            outcome, reason = why.outcome, str(why)
+        if outcome == "fail" and dimension != "time":  # times have their own lateness taken off
+            excuse = self.evidence.excuse(self._involved(left, member, test))
+            return ("inconclusive", f"{reason}; {excuse}") if excuse else (outcome, reason)
+        return outcome, reason
+
+    def _involved(self, left: Target, member: Member | None, test: Test) -> Iterator[Member]:
+        """Whose values were compared."""
+        yield from left.members if member is None else (member,)
+        for reading in test.readings():
+            target = self.names.resolve(reading.metric)
+            if reading.summed:
+                yield from target.members
+            else:
+                yield _only(target) if member is None else matching(member, left.several, target)
 
     def _test(self, left: Found, test: Test, target: Target, member: Member | None) -> Result:
         right = [_alike(self._operand(operand, target, member), left, target) for operand in test.operands]

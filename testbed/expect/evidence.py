@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 
 from testbed.expect.names import Member, Target
@@ -14,6 +15,8 @@ from testbed.measure.samples import Samples, TooFew, aggregate
 from testbed.plan.types import Metric, Plan, Program
 from testbed.scenario.fields import did_you_mean
 from testbed.scenario.units import UNITS, format_ns, format_size
+
+EXCUSED_NS = 50_000_000  # below, no timer worth the name runs out
 
 
 class Undecided(Exception):
@@ -191,6 +194,36 @@ class Evidence:
                 peer = link.target if link.source == member.host else link.source
                 of_peer[peer] = of_peer.get(peer, self._waited_ns(peer)) + self._late_ns(link.id)
         return self._waited_ns(member.host) + max(of_peer.values(), default=self.records.proof.canary_p99_ns)
+
+    def excuse(self, members: Iterable[Member]) -> str:
+        """Why what these counted or said may be our doing, as if a timer of theirs ran out; "" if it is not.
+
+        It is if the latest frame from its host to a peer and the latest one back were late by more than EXCUSED_NS
+        together: one question and its answer. The ledger is what it is however late, so what is compared with it
+        has no excuse; nor has a program that was ended by a signal, its timeout or a flood.
+        """
+        hosts = []
+        for member in members:
+            if member.link is not None:
+                return ""
+            if member.program is not None:
+                record = self.records.programs[member.program.id]
+                if isinstance(record.exit, str) and not record.stopped:
+                    return ""
+            hosts.append(member.host)
+        late_ns, host, peer = max((self._latest(host) for host in hosts), default=(0, "", ""))
+        if late_ns <= EXCUSED_NS:
+            return ""
+        late = f"frames between {host} and {peer} left up to {format_ns(late_ns)} late, there and back together"
+        return f"{late}, and a timer may have run out over that: try a less busy machine"
+
+    def _latest(self, host: str) -> tuple[int, str, str]:
+        """(by how much the latest frames there and back were late, this host, the peer for which it is most)."""
+        of_peer: Counter[str] = Counter()
+        for link in self.plan.links:
+            if host in (link.source, link.target):
+                of_peer[link.target if link.source == host else link.source] += self.links[link.id].latest_ns
+        return max(((late_ns, host, peer) for peer, late_ns in of_peer.items()), default=(0, host, ""))
 
     def _waited_ns(self, host: str) -> int:
         return int(self.records.proof.end.get("cpu_wait_p99_ns", {}).get(host, 0))

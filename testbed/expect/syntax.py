@@ -99,6 +99,11 @@ class Test:
     tolerance: Operand | None = None
     regex: str = ""
 
+    def readings(self) -> Iterator[Reading]:
+        """Every metric on the right."""
+        for operand in (*self.operands, self.tolerance):
+            yield from _readings(operand)
+
 
 @dataclass(frozen=True)
 class Parsed:
@@ -111,8 +116,7 @@ class Parsed:
     def readings(self) -> Iterator[Reading]:
         """Every metric that is named, the left one first."""
         yield Reading(self.metric, self.quantifier == "sum of")
-        for operand in (*self.test.operands, self.test.tolerance):
-            yield from _readings(operand)
+        yield from self.test.readings()
 
 
 def _readings(operand: Operand | None) -> Iterator[Reading]:

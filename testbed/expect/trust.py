@@ -17,6 +17,7 @@ from testbed.conditions.condition import Condition
 from testbed.conditions.fate import FATE_VERSION, Draws, Stream
 from testbed.conditions.shape import HOLD_NS, duplicated, held, jitter_ns, lost
 from testbed.errors import counted as how_many
+from testbed.measure.link_metrics import LinkFrames
 from testbed.measure.records import Frame, Records
 from testbed.plan.types import Link, Plan
 
@@ -98,6 +99,10 @@ def _miscounted(link_id: str, frames: list[Frame], counted: dict[str, int]) -> I
             its = f"{how_many(n, 'frame')} {word}"
             yield f"the ledger of {link_id} is {cut}: {its}, and the wire counted {counted.get(what)}"
             return
+    latest_ns = LinkFrames(frames).latest_ns
+    if counted.get("lateness_max_ns", latest_ns) != latest_ns:
+        late = f"the latest frame left {latest_ns} ns late, and the wire counted {counted['lateness_max_ns']} ns"
+        yield f"the ledger of {link_id} was changed: {late}"
 
 
 # ---------------------------------------------------------------- the ledger

@@ -63,6 +63,12 @@ class LinkFrames:
         late = sorted(f.sent_ns - f.due_ns for f in self.frames if f.sent_ns is not None and f.due_ns is not None)
         return int(quantile(late, 99)) if late else 0
 
+    @cached_property
+    def latest_ns(self) -> int:
+        """How long after it was due the latest of its frames left; 0 if none left."""
+        late = (f.sent_ns - f.due_ns for f in self.frames if f.sent_ns is not None and f.due_ns is not None)
+        return max(late, default=0)
+
     def samples(self, name: str) -> Samples:
         """One of LINK_METRICS. Raises KeyError for another name."""
         dimension = LINK_METRICS[name]

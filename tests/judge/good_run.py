@@ -95,7 +95,7 @@ def counted(frames: list[Frame]) -> dict[str, int]:
         **{cause: sum(frame.cause == cause for frame in frames) for cause in ("loss", "queue", "unasked")},
         "lateness_p50_ns": LATE_NS,
         "lateness_p99_ns": LATE_NS,
-        "lateness_max_ns": LATE_NS,
+        "lateness_max_ns": max((f.sent_ns - f.due_ns for f in frames if f.sent_ns and f.due_ns), default=0),
     }
 
 

@@ -152,6 +152,13 @@ def no_line_of_one_link(run: Case) -> None:
     run.records.ledger = [f for f in run.ledger if f.link != OUT]
 
 
+@rejected("error", "the latest frame left 9000000 ns late, and the wire counted 24000 ns")
+def lateness_that_would_excuse_a_failure(run: Case) -> None:
+    at = run.find(OUT)
+    run.change(at, sent_ns=(run.ledger[at].due_ns or 0) + 9 * MS)
+    run.records.proof.end["links"][OUT]["lateness_max_ns"] = 24_000
+
+
 # ---------------------------------------------------------------- when the run was over
 
 

@@ -1,10 +1,14 @@
-"""The wire can only add delay: that excuses an upper bound on time which was just missed, and nothing else."""
+"""What a late wire excuses: an upper bound on time that was just missed, and what a program counted or said.
+
+The wire can only add delay, and it is on record by how much. What is compared with the ledger is never excused.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.judge.stored_run import BACK, METER_OUT, OTHER_OUT, OUT, Case, good_run
+from testbed.expect.evidence import EXCUSED_NS
+from tests.judge.stored_run import BACK, METER_OUT, MS, OTHER_OUT, OUT, START_NS, Case, good_run
 
 MICROSECOND = 1000
 WAY, TRIP = "collector->sensor-1.one_way_delay.max", "sensor-1.round_trip_delay.max"  # 20.024 ms, 40.048 ms
@@ -68,7 +72,7 @@ ROWS: dict[str, tuple[str, dict[str, int], str, str]] = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_lateness_excuses_an_upper_bound_on_time_and_nothing_else(name: str) -> None:
+def test_lateness_excuses_of_times_an_upper_bound_and_nothing_else(name: str) -> None:
     text, p99_us, outcome, reason = ROWS[name]
     run = good_run()
     late(run, **p99_us)
@@ -93,3 +97,130 @@ def test_a_verdict_that_lateness_leaves_open_says_what_to_change() -> None:
     run.expect(f"{WAY} <= 20 ms")
     assert "try a less busy machine, a `rate` on the link, or a wider bound" in run.judged.reason
     assert run.judged.outcome == "inconclusive"
+
+
+# ---------------------------------------------------------------- timers that ran out
+
+
+def delayed(run: Case, link: str, late_ms: float, nth: int = 20) -> None:
+    """One frame leaves so late."""
+    at = run.find(link, nth=nth)
+    run.change(at, sent_ns=(run.ledger[at].due_ns or 0) + int(late_ms * MS))
+
+
+EXCUSES = "a timer may have run out over that: try a less busy machine"
+LATE_ENOUGH = EXCUSED_NS / MS + 1
+
+
+@pytest.mark.parametrize(
+    ("late", "outcome"),
+    [
+        ({}, "fail"),
+        ({OUT: LATE_ENOUGH}, "inconclusive"),
+        ({BACK: LATE_ENOUGH}, "inconclusive"),
+        ({OUT: 50}, "inconclusive"),  # and 24 us on the way back
+        ({OUT: 49.9}, "fail"),
+        ({OUT: 26, BACK: 26}, "inconclusive"),
+        ({OTHER_OUT: 90, METER_OUT: 90}, "fail"),
+    ],
+    ids=["none", "there", "back", "there, and a little back", "not enough", "both together", "of others"],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sensor-1.lost <= 137",
+        "sensor-1.lost == 5",
+        "sensor-1.loss_ratio ~ 10 %",
+        "sensor-1.round_trip_delay.count == 450",
+        "sensor-1.state == bad",
+        "sensor-1.stdout contains nothing",
+        "sensor-1.kernel.TcpRetransSegs > 0",
+        "sensor-1.sent <= 90 % of sensor-1.lost",
+    ],
+)
+def test_what_a_program_counted_or_said_is_undecided_if_frames_of_its_host_were_late(
+    text: str, late: dict[str, float], outcome: str
+) -> None:
+    run = good_run()
+    for link, ms in late.items():
+        delayed(run, link, ms)
+    run.expect(text)
+    verdict = run.judged.verdicts[-1]
+    assert verdict.outcome == outcome, verdict
+    assert (EXCUSES in verdict.reason) is (outcome == "inconclusive")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sensor-1.lost == sensor->collector.delivered",
+        "sensor-1.sent == 1 + sensor-1->collector.sent",
+        "sensor-1->collector.dropped == 0",
+        "sensor-1->collector.loss_ratio ~ 50 %",
+        "sensor-1->collector.delivered <= sensor-1.lost",
+        "sensor-1.sent <= sum of sensor->collector.delivered - 1000",
+        "sensor-1.round_trip_delay.min >= 41 ms",
+    ],
+)
+def test_what_is_compared_with_the_ledger_and_a_lower_bound_on_time_have_no_such_excuse(text: str) -> None:
+    run = good_run()
+    for link in (OUT, BACK):
+        delayed(run, link, 300)
+    run.expect(text)
+    assert run.judged.verdicts[-1].outcome == "fail", run.judged.verdicts[-1]
+
+
+def test_lateness_takes_nothing_from_what_holds() -> None:
+    run = good_run()
+    delayed(run, OUT, 30)
+    delayed(run, BACK, 30)
+    run.expect("sensor-1.lost == 138", "sensor-1.sent == 450")
+    assert run.judged.outcome == "pass", run.judged
+
+
+@pytest.mark.parametrize(
+    ("exit", "outcome"),
+    [(1, "inconclusive"), ("SIGSEGV", "fail"), ("timeout", "fail"), ("flood", "fail"), ("SIGKILL", "fail")],
+)
+def test_a_program_may_end_by_itself_because_of_a_late_wire_and_in_no_other_way(
+    exit: int | str, outcome: str
+) -> None:
+    """As ping does, whose timer ran out: implied, written out, and of what it did not come to report."""
+    run = good_run()
+    delayed(run, OUT, LATE_ENOUGH)
+    program = run.program("sensor-1")
+    program.exit, program.stdout = exit, b""
+    run.expect("sensor-1.lost == 138")
+    implied = run.verdict("sensor-1.sensor exits 0")
+    assert (implied.outcome, EXCUSES in implied.reason) == (outcome, outcome == "inconclusive")
+    assert run.judged.verdicts[-1].outcome == outcome
+    run.expect("sensor-1.exit == 0")
+    assert run.judged.verdicts[-1].outcome == outcome
+
+
+def test_a_server_that_gave_up_by_itself_is_excused_too() -> None:
+    run = good_run()
+    collector = run.program("collector")
+    collector.exit, collector.stopped = 1, False
+    assert run.verdict("collector.collector gets ready").outcome == "fail"
+    delayed(run, OUT, LATE_ENOUGH)
+    assert run.verdict("collector.collector gets ready").outcome == "inconclusive"
+
+
+def test_of_a_group_only_those_who_were_late_are_excused() -> None:
+    run = good_run()
+    delayed(run, OUT, LATE_ENOUGH)
+    run.expect("every sensor.lost == 1", "any sensor.lost == 1", "sum of sensor.lost == 1", "sensor-2.lost == 1")
+    every, some, total, other = run.judged.verdicts[-4:]
+    assert [v.outcome for v in (every, some, total, other)] == ["fail", "inconclusive", "inconclusive", "fail"]
+    assert EXCUSES not in every.reason, "sensor-2 has failed on a punctual wire"
+
+
+def test_what_was_late_after_the_end_excuses_nothing() -> None:
+    run = good_run()
+    run.records.stopping_ns = START_NS + 505 * MS
+    at = run.find(BACK, nth=-1)
+    run.change(at, in_ns=START_NS + 506 * MS, due_ns=START_NS + 526 * MS, sent_ns=START_NS + 700 * MS)
+    run.records.ledger = sorted(run.ledger, key=lambda f: (f.in_ns, f.link, f.flow, f.k, f.copy))
+    run.expect("sensor-1.lost == 1")
+    assert run.judged.verdicts[-1].outcome == "fail", run.judged
