@@ -1,77 +1,50 @@
-"""What a scenario needs that an engine or a machine may lack. The answer is a reason to skip, never a guess."""
+"""What a scenario needs that an engine or a machine may lack. The answer is a reason to skip, never a guess.
+
+What the engine decides is known here and now. The rest is for the machine of the hosts to say, which need not be
+this one: its agent is asked, once for all of it, before anything is built. What a host itself has (`command:NAME`)
+is asked there, once it is up: see `lookup`.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Mapping
 
 from testbed.plan.types import Plan
-from testbed.scenario.values import COMMAND_REQUIRED
+
+OF_THE_MACHINE = ("netem", "sctp", "ipv6", "bbr", "cpus")
 
 
 def unmet(plan: Plan, engine: str) -> list[str]:
-    """Why this plan cannot run on this engine here; empty if it can. One reason for each requirement."""
-    reasons = list(unmet_words(plan.requires, engine).values())
-    dual = [network.name for network in plan.networks if network.subnet6]
-    if dual and engine == "namespaces" and not _has_ipv6():  # docker's hosts may be on another machine's kernel
-        reasons.append(
-            f"network {', '.join(dual)} has `ip: dual`, and this kernel ({os.uname().release}) has no IPv6"
-        )
+    """Why this plan cannot run on this engine, whatever its machine has; empty if it can."""
+    reasons = [reason for word in plan.requires if (reason := _unmet(word, engine))]
     foreign = [host.name for host in plan.hosts if host.image or host.build]
     if foreign and engine != "docker":
         reasons.append(f"`image:` and `build:` need the docker engine (host {', '.join(foreign)})")
     return reasons
 
 
-def unmet_words(requires: Iterable[object], engine: str) -> dict[str, str]:
-    """Of these requirements, those that are missing here, each with its reason."""
-    return {word: reason for word in map(str, requires) if (reason := _unmet(word, engine))}
-
-
 def _unmet(word: str, engine: str) -> str:
-    if word.startswith(COMMAND_REQUIRED):  # its hosts know, once they are up: `lookup.require` asks there
-        return ""
     if word in ("docker", "namespaces"):
         return "" if engine in (word, "fake") else f"it requires the {word} engine, and this is {engine}"
-    if word.startswith("cpus:"):
-        have = os.cpu_count() or 1
-        wanted = f"{word[5:]} processor{'' if word == 'cpus:1' else 's'}"
-        is_here = f"{have} {'is' if have == 1 else 'are'} here"
-        return "" if have >= int(word[5:]) else f"it requires {wanted}, and {is_here}"
-    if word == "root":
-        here = engine == "docker" or os.geteuid() == 0
-        return "" if here else "it requires root, and an ordinary user runs it"
-    present = {"netem": _has_netem, "sctp": _has_sctp, "ipv6": _has_ipv6, "bbr": _has_bbr}[word]
-    return "" if present() else f"it requires {word}, which this kernel ({os.uname().release}) does not have"
+    if word == "root" and engine != "docker" and os.geteuid() != 0:
+        return "it requires root, and an ordinary user runs it"
+    return ""
 
 
-def _has_netem() -> bool:
-    modules = Path("/lib/modules", os.uname().release)
-    listed = any("sch_netem" in _text(modules / name) for name in ("modules.dep", "modules.builtin"))
-    return listed or " netem_enqueue" in _text(Path("/proc/kallsyms"))
+def of_the_machine(plan: Plan) -> list[str]:
+    """What the machine of the hosts has to be asked for."""
+    words = [word for word in plan.requires if word.partition(":")[0] in OF_THE_MACHINE]
+    return list(dict.fromkeys([*words, *(["ipv6"] if _dual(plan) else [])]))
 
 
-def _has_sctp() -> bool:
-    """By asking for a socket: then the kernel loads its module, for any user, and hosts have net.sctp.* to set."""
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
-    except OSError:
-        return False
-    return True
+def unmet_there(plan: Plan, lacking: Mapping[str, str]) -> list[str]:
+    """Why the plan cannot run on that machine. `lacking`: of `of_the_machine`, what it lacks, with the reasons."""
+    reasons = [lacking[word] for word in plan.requires if word in lacking]
+    if "ipv6" in lacking and (dual := _dual(plan)):
+        reasons.append(f"network {', '.join(dual)} has `ip: dual`: {lacking['ipv6']}")
+    return reasons
 
 
-def _has_ipv6() -> bool:
-    return Path("/proc/sys/net/ipv6").exists()
-
-
-def _has_bbr() -> bool:
-    return "bbr" in _text(Path("/proc/sys/net/ipv4/tcp_available_congestion_control")).split()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+def _dual(plan: Plan) -> list[str]:
+    return [network.name for network in plan.networks if network.subnet6]

@@ -29,7 +29,7 @@ from testbed.plan import Plan, plan
 from testbed.plan.images import completed
 from testbed.project.root import Project
 from testbed.report.terminal import render
-from testbed.requirements import unmet
+from testbed.requirements import of_the_machine, unmet, unmet_there
 from testbed.results import Results
 from testbed.scenario import Scenario
 from testbed.supervisor import Supervisor
@@ -168,6 +168,9 @@ class _Job:
         self.shift_ns = _shift(before_ns, hello.get("monotonic_ns", before_ns), time.monotonic_ns())
         if hello.get("firewall"):
             say(f"the machine's firewall sees what hosts send to each other, because {told(hello['firewall'])}")
+        words = of_the_machine(self.plan)
+        if words and (reasons := unmet_there(self.plan, agent.lacking(words))):
+            raise CapabilityError("; ".join(reasons))
         agent.prepare_wires(self.plan, self.runner.wires)
         self._up(engine, agent)
         described = engine.describe() | {"agent": hello}

@@ -54,6 +54,10 @@ class AgentClient:
         """{version, fate, kernel, iproute2, python, capabilities, scheduler}."""
         return self._ask("hello")
 
+    def lacking(self, words: Iterable[str]) -> dict[str, str]:
+        """Of what scenarios may require of a machine, what this one lacks, each with its reason."""
+        return dict(self._ask("lacking", words=list(words))["lacking"])
+
     def door(self, bridges: list[str]) -> None:
         """Shut what leads from these bridge devices to the machine itself; read back."""
         self._ask("door", bridges=bridges)

@@ -18,7 +18,18 @@ from typing import Any
 
 import testbed
 from testbed import linux
-from testbed.agent import baseline, counters, crossing, filters, links, namespaces, passage, processes, sockets
+from testbed.agent import (
+    baseline,
+    counters,
+    crossing,
+    filters,
+    lacking,
+    links,
+    namespaces,
+    passage,
+    processes,
+    sockets,
+)
 from testbed.agent.canary import Canary
 from testbed.agent.cpu_wait import CpuWait
 from testbed.agent.host import Host, ended
@@ -48,6 +59,7 @@ class Agent:
     def operations(self) -> dict[str, Callable[[Json], Json]]:
         return {
             "hello": self.hello,
+            "lacking": self.lacking,
             "door": self.door,
             "wires": self.prepare_wires,
             "hosts": self.set_hosts,
@@ -74,6 +86,9 @@ class Agent:
             "scheduler": "fifo" if _may_have_fifo() else "other",
             "firewall": crossing.switches(),
         }
+
+    def lacking(self, request: Json) -> Json:
+        return {"lacking": lacking.lacking(request["words"])}
 
     def door(self, request: Json) -> Json:
         shut = {}

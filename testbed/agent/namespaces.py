@@ -41,6 +41,17 @@ def inside(netns: int | None) -> Iterator[None]:
         linux.setns(home, linux.CLONE_NEWNET)
 
 
+@contextmanager
+def fresh() -> Iterator[None]:
+    """Stand in a new network namespace, which goes when we leave it. Raises OSError."""
+    home = _own()
+    linux.unshare(linux.CLONE_NEWNET)
+    try:
+        yield
+    finally:
+        linux.setns(home, linux.CLONE_NEWNET)
+
+
 def run(argv: Sequence[str], stdin: str = "", netns: int | None = None, doing: str = "") -> str:
     """A command's output. Raises CommandError with its argv, status and message, or EngineError."""
     try:

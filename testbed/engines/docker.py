@@ -40,7 +40,7 @@ from testbed.engines.docker_process import DockerChannel, DockerProcess
 from testbed.engines.holder import holder_elf
 from testbed.engines.janitor import IN_FLIGHT_S
 from testbed.engines.launchers import LIBRARY
-from testbed.errors import CapabilityError, EngineError, last_line
+from testbed.errors import EngineError, last_line
 from testbed.plan.images import Image
 from testbed.plan.types import Host, Network, Plan
 from testbed.project.root import Project
@@ -116,15 +116,7 @@ class DockerEngine:
         return frozenset(pool["Subnet"] for pool in pools if "Subnet" in pool)
 
     def up(self, plan: Plan, shut_door: Callable[[list[str]], None]) -> dict[str, int]:
-        """Raises AddressTaken, HostError (no such image), EngineError, and what `shut_door` raises.
-
-        CapabilityError for a dual network on a machine without IPv6.
-        """
-        dual = [network.name for network in plan.networks if network.subnet6]
-        if dual and not self._facts["ipv6"]:
-            raise CapabilityError(
-                f"network {', '.join(dual)} has `ip: dual`, and the kernel of the daemon's machine has no IPv6"
-            )
+        """Raises AddressTaken, HostError (no such image), EngineError, and what `shut_door` raises."""
         self._labels[docker_owner.SCENARIO] = plan.scenario
         self._get_images(plan)
         try:

@@ -55,6 +55,7 @@ class FakeEngine:
 
     def __init__(self, breaks: dict[str, str] | None = None, taken: Iterable[str] = ()) -> None:
         self.breaks, self._clash = breaks or {}, set(taken)
+        self.lacks: dict[str, str] = {}  # what its machine lacks, and how that is said
         self.plan: Plan | None = None
         self.files: dict[str, dict[str, bytes]] = {}
         self.processes: dict[int, FakeProcess] = {}
@@ -249,6 +250,9 @@ class _FakeChannel:
 
     def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"version": "fake", "fate": FATE_VERSION}
+
+    def _lacking(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"lacking": {word: why for word, why in self._engine.lacks.items() if word in request["words"]}}
 
     def _wires(self, _: dict[str, Any]) -> dict[str, Any]:
         return {}

@@ -6,9 +6,12 @@ fake that is held to the same contract.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +41,28 @@ def test_hosts_on_one_network_talk_by_name_and_by_address(up: Lab) -> None:
     assert up.run("a", "ask", address, "7000").text == "b"
     up.agent.signal("b", server.process.pid, "TERM")
     assert server.process.wait(10) and server.exit == 0
+
+
+def test_what_its_machine_lacks_is_found_there_by_trying(real_engine: MakeEngine) -> None:
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    netem = ["unshare", "--net", *as_root, "tc", "qdisc", "add", "dev", "lo", "root", "netem"]
+    path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    has = {
+        "netem": subprocess.run(netem, env=path, capture_output=True, check=False).returncode == 0,
+        "ipv6": Path("/proc/sys/net/ipv6").exists(),
+        "cpus:1": True,
+        "cpus:9999": False,
+    }
+    engine = real_engine()
+    try:
+        agent = AgentClient(engine.open())
+        found = agent.lacking(has)
+        assert found.keys() == {word for word, there in has.items() if not there}
+        assert all(why.startswith("it requires ") for why in found.values())
+        assert agent.lacking(["netem"]).keys() == {"netem"} - {word for word in has if has[word]}, "nothing stays"
+        agent.close()
+    finally:
+        engine.down()
 
 
 def test_hosts_on_different_networks_cannot_talk_even_by_address(up: Lab) -> None:

@@ -10,6 +10,7 @@ import pytest
 from testbed.engines.docker import DockerEngine
 from testbed.engines.docker_client import api_closed, connect
 from testbed.engines.docker_image import node_image
+from testbed.project.root import Project
 from testbed.runner import Run, Runner
 from testbed.scenario import parse
 
@@ -41,10 +42,12 @@ def run_it(docker_daemon: str, node: str, tmp_path: Path) -> RunIt:
         (tmp_path / "image/server.py").write_text(SERVER + does)
         hosts = f"  own: {{build: image, {own}}}\n  client: {{{client}}}\n"
         text = f"testbed: 1\nabout: x\nhosts:\n{hosts}{more}\n"
-        runner = Runner(
-            lambda base: DockerEngine(base, host=docker_daemon), "docker", "a test", tmp_path / "r", lambda _: None
-        )
-        return runner.run(parse(text, "own.yaml"), text, tmp_path)
+
+        def new_engine(project: Project) -> DockerEngine:
+            return DockerEngine(project, host=docker_daemon)
+
+        runner = Runner(new_engine, "docker", "a test", tmp_path / "r", lambda _: None)
+        return runner.run(parse(text, "own.yaml"), text, Project.around(tmp_path))
 
     return run
 

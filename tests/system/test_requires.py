@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.engines.choose import maker
+from testbed.project.root import Project
+from testbed.runner import Runner
+from testbed.scenario import load, parse
 from tests.command import ROOT, clean_environment, said, testbed
 from tests.disturbed import image_made
 
@@ -116,3 +121,22 @@ def test_make_scenarios_ends_as_the_suite_does(namespaces_work: None, tmp_path: 
     )
     assert done.returncode == 0, said(done)
     assert "1 of 2 ran, skipped: other" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+def test_the_daemons_machine_is_asked_and_not_the_orchestrators(
+    engine: str, file: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have = len(os.sched_getaffinity(0))
+    path = file(f"cpus:{have}")
+    monkeypatch.setattr(os, "cpu_count", lambda: 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set())
+    made = maker("docker", lambda _: None)
+    runner = Runner(made, "docker", "a test", tmp_path / "r", lambda _: None)
+    run = runner.run(load(path), path.read_text(), Project.around(tmp_path))
+    assert run.judgement.outcome == "pass", run.judgement
+    more = path.read_text().replace(f"cpus:{have}", f"cpus:{have + 1}")
+    run = runner.run(parse(more, "mine.yaml"), more, Project.around(tmp_path))
+    assert run.judgement.outcome == "skip"
+    are = "is" if have == 1 else "are"
+    assert run.judgement.reason == f"it requires {have + 1} processors, and {have} {are} there"

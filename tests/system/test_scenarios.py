@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from testbed.agent.lacking import lacking as lacking_here
 from testbed.catalogue import scenarios_in
 from testbed.packages import PACKAGE_OF, install
 from testbed.plan import plan
 from testbed.plan.programs import ENVIRONMENT
-from testbed.requirements import unmet_words
+from testbed.requirements import of_the_machine, unmet
 from testbed.scenario import Scenario, load, parse
 from tests.command import ENGINES, ROOT, said, testbed
 from tests.conftest import missing
@@ -46,7 +47,8 @@ def lacking(path: Path, engine: str, proven: bool = False) -> dict[str, str]:
     `make test-kernel` runs those that require SCTP.
     """
     scenario = load(path)
-    lacks = dict(unmet_words(scenario.requires, engine))
+    made = plan(scenario)
+    lacks = lacking_here(of_the_machine(made)) | dict.fromkeys(unmet(made, engine), f"not on {engine}")
     needed = {word for one in (scenario, *(sabotaged(path) if proven else ())) for word in required(one)}
     commands = {word for word in needed if not shutil.which(word, path=ENVIRONMENT["PATH"])}
     if engine == "namespaces" and commands:  # hosts there are made of this machine's own programs

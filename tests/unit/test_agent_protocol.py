@@ -384,6 +384,12 @@ def test_the_ledger_is_joined() -> None:
             {"a": {"X": 1}},
             {"do": "counters", "hosts": ["a"]},
         ),
+        (
+            lambda c: c.lacking(("sctp",)),
+            {"lacking": {"sctp": "why"}},
+            {"sctp": "why"},
+            {"do": "lacking", "words": ["sctp"]},
+        ),
         (lambda c: c.door(["br0"]), {"bridges": {}}, None, {"do": "door", "bridges": ["br0"]}),
         (lambda c: c.hello(), {"fate": 1}, {"fate": 1}, {"do": "hello"}),
     ],

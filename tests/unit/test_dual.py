@@ -160,11 +160,11 @@ def test_a_printed_plan_has_both() -> None:
     assert "differs from our own host" not in text
 
 
-def test_a_machine_without_ipv6_skips_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_ipv6_skips_by_name() -> None:
     made = planned(THREE)
-    monkeypatch.setattr(requirements, "_has_ipv6", lambda: False)
-    (reason,) = requirements.unmet(made, "namespaces")
-    assert reason.startswith("network lan, wan has `ip: dual`, and this kernel (")
-    assert requirements.unmet(made, "docker") == [], "the daemon may be on another machine: the engine looks there"
-    monkeypatch.setattr(requirements, "_has_ipv6", lambda: True)
-    assert requirements.unmet(made, "namespaces") == []
+    assert requirements.of_the_machine(made) == ["ipv6"]
+    assert requirements.unmet(made, "namespaces") == requirements.unmet(made, "docker") == []
+    assert requirements.unmet_there(made, {"ipv6": "it is not there"}) == [
+        "network lan, wan has `ip: dual`: it is not there"
+    ]
+    assert requirements.unmet_there(made, {}) == []

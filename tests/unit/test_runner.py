@@ -118,6 +118,43 @@ def test_a_host_that_does_not_give_what_is_collected_takes_nothing_from_the_othe
     assert judge(*Results(run.results.path).load()) == run.judgement
 
 
+ANOTHER = "it requires {}, which the other machine does not have"
+
+
+@pytest.mark.parametrize("word", ["ipv6", "sctp", "netem", "bbr", "cpus:1"])
+def test_what_the_machine_of_the_hosts_lacks_is_a_skip_whatever_this_one_has(bench: Bench, word: str) -> None:
+    """The daemon, and so the hosts, may be on another machine than the orchestrator."""
+    bench.engine.lacks = {word: ANOTHER.format(word)}
+    run = bench.run(GOOD.replace("about:", f"requires: ['{word}']\nabout:"))
+    assert (run.judgement.outcome, run.judgement.reason) == ("skip", ANOTHER.format(word))
+    assert bench.engine.requests == ["hello", "lacking"], "nothing is built for a skip"
+    assert fake.ALL_LABS == [] and bench.engine.processes == {}
+
+
+def test_what_this_machine_lacks_is_no_reason_if_that_of_the_hosts_has_it(bench: Bench) -> None:
+    run = bench.run(GOOD.replace("about:", "requires: [sctp, netem, ipv6, bbr, 'cpus:999']\nabout:"))
+    assert run.judgement.outcome == "pass", run.judgement
+    assert "lacking" in bench.engine.requests
+
+
+def test_a_dual_network_needs_ipv6_where_the_hosts_are(bench: Bench) -> None:
+    bench.engine.lacks = {"ipv6": ANOTHER.format("ipv6")}
+    run = bench.run(GOOD.replace("hosts:", "networks: {lan: {ip: dual}}\nhosts:"))
+    assert run.judgement.outcome == "skip"
+    assert run.judgement.reason == f"network lan has `ip: dual`: {ANOTHER.format('ipv6')}"
+
+
+def test_who_requires_nothing_asks_nothing_and_what_needs_another_engine_opens_none(
+    bench: Bench,
+) -> None:
+    bench.run()
+    assert "lacking" not in bench.engine.requests
+    bench.engine.requests.clear()
+    run = bench.run(GOOD.replace("about:", "requires: [docker, sctp]\nabout:"), engine_name="namespaces")
+    assert run.judgement.reason == "it requires the docker engine, and this is namespaces"
+    assert bench.engine.requests == []
+
+
 @pytest.mark.parametrize("step", ["open", "up", "hosts", "conditions"])
 def test_nothing_runs_on_a_network_that_is_not_as_asked(bench: Bench, step: str) -> None:
     bench.engine.breaks = {step: "no"}
@@ -191,6 +228,7 @@ def test_a_link_that_leads_out_of_the_directory_is_not_followed(bench: Bench) ->
 
 def test_a_requirement_that_is_missing_skips_and_is_an_error_when_strict(bench: Bench) -> None:
     text = GOOD + "requires: ['cpus:4096']\n"
+    bench.engine.lacks = {"cpus:4096": "it requires 4096 processors, and 2 are there"}
     assert bench.run(text).judgement.outcome == "skip"
     strict = bench.run(text, strict=True)
     assert strict.judgement.outcome == "error" and "4096" in strict.judgement.reason
