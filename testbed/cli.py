@@ -435,7 +435,7 @@ def _problems(path: Path, root: Path | None = None) -> list[Problem]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        return [Problem(_shown(path), 0, 0, f"cannot be read as text: {problem}")]
+        return [room.unreadable(_shown(path), problem)]
     try:
         found, scenario = room.inspect(text, str(path), _project(path, root))
     except ScenarioError as problem:

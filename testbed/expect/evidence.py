@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 
+from testbed.expect import slips
 from testbed.expect.names import Member, Target
 from testbed.limits import MEMORY_BYTES, OUTPUT_BYTES
 from testbed.measure.link_metrics import LinkFrames, by_link
@@ -140,7 +141,7 @@ class Evidence:
             return Undecided("error", f"{member.label}.{name}: nothing in {where} matches {looked}")
         known = reported.names
         has = f"it reported {', '.join(known)}" if known else "it reported nothing"
-        hint = did_you_mean(name, known)
+        hint = slips.called(name, [*known, *BUILT_IN]) or did_you_mean(name, [*known, *BUILT_IN])
         return Undecided("error", f"{member.label} never reported `{name}`; {has}{'; ' + hint if hint else ''}")
 
     # -- what else the records say

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from testbed.expect import slips
 from testbed.expect.syntax import Dotted, Metric, OfLink, Parsed
 from testbed.measure.link_metrics import LINK_METRICS
 from testbed.measure.metrics import BUILT_IN
@@ -160,7 +161,8 @@ class Names:
             raise Unknown(self._unlinked(metric, *pairs[0]), metric.at, self._paths(pairs[0]))
         name, aggregate = self._path(metric.path, str(metric), metric.at)
         if name not in LINK_METRICS:
-            hint = did_you_mean(name, LINK_METRICS) or f"a link has {', '.join(LINK_METRICS)}"
+            close = slips.called(name, LINK_METRICS) or did_you_mean(name, LINK_METRICS)
+            hint = close or f"a link has {', '.join(LINK_METRICS)}"
             raise Unknown(f"`{name}` is no metric of a link", metric.at, hint)
         return Target("link", tuple(members), name, aggregate, self._several(members), str(metric), metric.at)
 
@@ -204,7 +206,8 @@ class Names:
             return path[0], None
         if len(path) == 2 and path[1] in AGGREGATES:
             return path[0], path[1]
-        hint = did_you_mean(path[-1], AGGREGATES) or f"aggregates are {' '.join(AGGREGATES)}"
+        close = slips.called(path[-1], AGGREGATES) or did_you_mean(path[-1], AGGREGATES)
+        hint = close or f"aggregates are {' '.join(AGGREGATES)}"
         raise Unknown(f"`{path[-1]}` in `{written}` is no aggregate", at, hint)
 
     def _several(self, members: Iterable[Member]) -> frozenset[str]:

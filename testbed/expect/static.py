@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import partial
 
 from testbed.errors import Problem
-from testbed.expect import compare
+from testbed.expect import compare, slips
 from testbed.expect.grammar import GrammarError, parse
 from testbed.expect.names import Names, Target, Unknown, matching
 from testbed.expect.own_programs import Known, reported_by
@@ -42,8 +42,9 @@ def malformed(texts: Iterable[str], file: str) -> list[Problem]:
         try:
             parse(str(text))
         except GrammarError as wrong:
-            column = text.first_column + wrong.at if isinstance(text, Text) and text.first_column else 0
-            found.append(Problem(file, mark_of(text).line, column, str(wrong), wrong.hint))
+            column = text.first_column + wrong.at if isinstance(text, Text) and text.first_column else 1
+            hint = slips.hint(str(text), wrong.hint)
+            found.append(Problem(file, mark_of(text).line, column, str(wrong), hint, code="expect-form"))
     return found
 
 
@@ -76,14 +77,14 @@ class _Fault(Exception):
 
 
 def _problems_of(names: Names, expectation: Expectation) -> Iterator[Problem]:
-    def problem(message: str, at: int, hint: str) -> Problem:
-        column = expectation.column + at if expectation.column else 0
-        return Problem(names.plan.file, expectation.line, column, message, hint)
+    def problem(message: str, at: int, hint: str, code: str = "expect") -> Problem:
+        column = expectation.column + at if expectation.column else 1  # a text of several lines has no columns
+        return Problem(names.plan.file, expectation.line, column, message, hint, code=code)
 
     try:
         parsed = parse(expectation.text)
     except GrammarError as wrong:
-        yield problem(str(wrong), wrong.at, wrong.hint)
+        yield problem(str(wrong), wrong.at, slips.hint(expectation.text, wrong.hint), "expect-form")
         return
     faults = _Checker(names, parsed).faults()
     yield from dict.fromkeys(problem(fault.message, fault.at, fault.hint) for fault in faults)
@@ -142,7 +143,8 @@ class _Checker:
                 continue
             if target.metric not in known:
                 names = sorted(known)
-                hint = did_you_mean(target.metric, [*names, *BUILT_IN])
+                known_here = [*names, *BUILT_IN]
+                hint = slips.called(target.metric, known_here) or did_you_mean(target.metric, known_here)
                 what = (
                     f"{member.label} runs {' '.join(member.program.argv[:2])}, which reports no `{target.metric}`"
                 )

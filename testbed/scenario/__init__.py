@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from testbed.scenario.api import check, inspect, load, parse
+    from testbed.scenario.api import check, inspect, load, parse, unreadable
     from testbed.scenario.model import Scenario
     from testbed.scenario.printing import full
 
-__all__ = ["Scenario", "check", "full", "inspect", "load", "parse"]
-_HOME = {"Scenario": "model", "check": "api", "full": "printing", "inspect": "api", "load": "api", "parse": "api"}
+__all__ = ["Scenario", "check", "full", "inspect", "load", "parse", "unreadable"]
+_HOME = dict.fromkeys(__all__, "api") | {"Scenario": "model", "full": "printing"}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,17 +22,27 @@ def load(path: str | Path, project: Project | None = None) -> Scenario:
     With a project, what the file and its saboteurs take from it is looked at as well.
     """
     path = Path(path)
-    data = path.read_bytes()
     try:
-        text = data.decode()
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problem = Problem(
-            str(path), line, 1, f"not UTF-8: byte 0x{data[error.start]:02x}", "save the file as UTF-8"
-        )
-        raise ScenarioError([problem]) from error
+        raise ScenarioError([unreadable(str(path), error)]) from error
     reading = Reading(str(path), text)
     return _sound(_whole(reading, project), reading)
+
+
+def unreadable(file: str, error: OSError | UnicodeDecodeError) -> Problem:
+    """Why a file is no text: where its first byte is that does not belong there, and what to do."""
+    if isinstance(error, OSError):
+        return Problem(file, 1, 1, f"cannot be read: {error.strerror}", code="file")
+    data = bytes(error.object)
+    before = data[data.rfind(b"\n", 0, error.start) + 1 : error.start]
+    line, column = data.count(b"\n", 0, error.start) + 1, len(before.decode(errors="replace")) + 1
+    hint, byte = "save the file as UTF-8", data[error.start]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        hint = "it is UTF-16, as some editors of Windows save it: save the file as UTF-8"
+    elif b"\0" in data[:1024]:
+        hint = "it is no text file"
+    return Problem(file, line, column, f"not UTF-8: byte 0x{byte:02x}", hint, code="file-encoding")
 
 
 def parse(text: str, file: str, patch: Map | None = None) -> Scenario:

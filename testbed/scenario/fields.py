@@ -436,7 +436,7 @@ class Part(BaseModel):
             reading.add(key, f"`{key}` {LATER}", code="key-later")
             return
         word, colon, rest = key.partition(":")
-        if colon and word in cls.known():
+        if colon and word in cls.offered():
             why = "a space must follow the colon" if key.plain else "the quotes make one text of it"
             hint = f"{why}: write `{word}: {short(rest)}`"
             reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint, code="yaml-colon")

@@ -359,3 +359,27 @@ def test_a_failure_that_one_line_mends_says_which(
     done = testbed("run", path, "--engine", "namespaces", "--results", tmp_path / "r")
     assert done.returncode == 1, said(done)
     assert advice in " ".join(done.stdout.split()), said(done)
+
+
+@pytest.mark.parametrize(
+    ("content", "said_of_it"),
+    [
+        (b"testbed: 1\nabout: caf\xe9\n", ":2:11: not UTF-8: byte 0xe9\n    save the file as UTF-8"),
+        ("testbed: 1\n".encode("utf-16"), ":1:1: not UTF-8: byte 0xff\n    it is UTF-16"),
+        (b"\x7fELF\x02\x01\x01\0\0\0\xb7", ":1:11: not UTF-8: byte 0xb7\n    it is no text file"),
+        (b"", ":1:1: the file is empty\n    a scenario begins so:\ntestbed: 1\n"),
+    ],
+)
+def test_what_is_no_text_or_nothing_is_said_at_its_place(content: bytes, said_of_it: str, tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_bytes(content)
+    done = testbed("check", path)
+    assert done.returncode == 2 and f"{path}{said_of_it}" in done.stderr, said(done)
+
+
+def test_a_file_whose_name_is_no_name_says_how_to_rename_it(tmp_path: Path) -> None:
+    path = tmp_path / "My_test.yml"
+    path.write_text(QUICK)
+    done = testbed("check", path)
+    assert done.returncode == 2 and ":1:1: `My_test` is no name" in done.stderr, said(done)
+    assert "rename it to `my-test.yml`" in done.stderr

@@ -183,3 +183,8 @@ def test_a_metric_that_is_called_like_its_unit_has_that_unit(text: str, outcome:
     watcher.stdout += b'{"bytes": 3000000, "seconds": 2.5, "sent": 3}\n'
     found = verdict(text, records)
     assert found.outcome == outcome, found
+
+
+def test_a_metric_that_was_never_reported_may_be_known_by_another_name() -> None:
+    found = verdict("watcher.exit_code == 0")
+    assert found.outcome == "error" and found.reason.endswith("did you mean `exit`?"), found

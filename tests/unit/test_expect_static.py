@@ -88,7 +88,7 @@ REFUSED = [
         "store runs stream bulk, which reports no `lost`",
         "it reports congestion, connect_time",
     ),
-    ("sensor.lost.p50 == 1", "sensor", "`p50` in `sensor.lost.p50` is no aggregate", "p90"),
+    ("sensor.lost.p50 == 1", "sensor", "`p50` in `sensor.lost.p50` is no aggregate", "`median`"),
     ("sensor.a.b.c.d == 1", "sensor", "is no aggregate", "sd"),
     ("sensor.kernel.a.b == 1", "sensor", "a counter's name is one word", "client.kernel.UdpInDatagrams"),
     ("sensor->collector.droped == 1", "sensor", "`droped` is no metric of a link", "`dropped`"),
@@ -185,7 +185,7 @@ REFUSED = [
         "",
     ),
     # the grammar
-    ("sensor.lost = 5", "=", "expected a test, found `=`", "did you mean ==?"),
+    ("sensor.lost = 5", "=", "expected a test, found `=`", "write `sensor.lost == 5`"),
 ]
 
 

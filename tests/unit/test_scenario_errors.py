@@ -486,7 +486,7 @@ def test_load_raises_every_problem_and_parse_too(tmp_path: Path) -> None:
 def test_load_refuses_what_is_not_utf8(tmp_path: Path) -> None:
     file = tmp_path / "t.yaml"
     file.write_bytes(b"testbed: 1\nabout: caf\xe9\n")
-    with pytest.raises(ScenarioError, match=r"t.yaml:2:1: not UTF-8: byte 0xe9"):
+    with pytest.raises(ScenarioError, match=r"t.yaml:2:11: not UTF-8: byte 0xe9"):
         load(file)
 
 
