@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from testbed import groups, linux
+from testbed import linux
+from tests import own_groups
 from tests.command import ENGINES
 
 # Two noisy cores: how long one example takes says nothing about the code.
@@ -66,25 +66,10 @@ def processes_below(ancestor: int) -> dict[int, str]:
     return below
 
 
-def interfaces() -> set[str]:
-    return {path.name for path in Path("/sys/class/net").iterdir()}
-
-
-def namespace_mounts() -> set[str]:
-    """Namespaces that a mount keeps alive."""
-    lines = Path("/proc/self/mounts").read_text().splitlines()
-    return {line.split()[1] for line in lines if line.split()[2] == "nsfs"}
-
-
-def dead_groups() -> set[str]:
-    """Control groups of labs that have ended, where this process would make its own."""
-    with suppress(groups.NoGroups):
-        return {group for parent, *_ in groups.parents() for group in groups.dead(parent)}
-    return set()
-
-
-# Tests may run in several worker processes (`make test`). Each looks after the processes that it has begotten;
-# what is the machine's, the one that started the workers compares when all of them have ended.
+# Tests may run in several worker processes (`make test`). Each looks after the processes that it has begotten, and
+# the one that started the workers after control groups. Nothing is looked at that others may have made: they use
+# the same machine. A network namespace and its interfaces go with their last process, and what is on a daemon has
+# labels.
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -95,24 +80,22 @@ def _is_worker(config: pytest.Config) -> bool:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """From now on every orphan of ours becomes our child, however it detached: none can hide."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    session.config.stash[BEFORE] = (
-        interfaces(),
-        namespace_mounts() | dead_groups(),
-        set(processes_below(os.getpid())),
-    )
+    session.config.stash[BEFORE] = set(processes_below(os.getpid()))
+    if not _is_worker(session.config):
+        session.config.stash[GROUPS] = own_groups.OwnGroups()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    links, mounts, already = session.config.stash[BEFORE]
+    already = session.config.stash[BEFORE]
     left = [f"process {pid}: {line}" for pid, line in processes_below(os.getpid()).items() if pid not in already]
+    left += session.config.stash.get(LEFT, [])
     if _is_worker(session.config):
         session.config.workeroutput["left"] = left  # type: ignore[attr-defined]
         return
-    left += [f"interface {name}" for name in interfaces() - links]
-    left += [f"namespace kept by {path}" for path in namespace_mounts() - mounts]
-    left += [f"control group {path}" for path in dead_groups() - mounts]
-    left = list(dict.fromkeys(left + session.config.stash.get(LEFT, [])))
+    left += [f"control group {path}" for path in own_groups.dead()]
+    session.config.stash[GROUPS].leave()
+    left = list(dict.fromkeys(left))
     session.config.stash[LEFT] = left
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -159,11 +142,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     left = config.stash.get(LEFT, [])
     terminalreporter.section("left behind")
     terminalreporter.write_line(
-        "\n".join(left) if left else "nothing: no process, interface, namespace or control group"
+        "\n".join(left) if left else "nothing: no process, no control group, nothing on a daemon"
     )
 
 
-BEFORE = pytest.StashKey[tuple[set[str], set[str], set[int]]]()
+BEFORE = pytest.StashKey[set[int]]()
+GROUPS = pytest.StashKey[own_groups.OwnGroups]()
 LEFT = pytest.StashKey[list[str]]()
 
 
@@ -193,8 +177,9 @@ def signals_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def docker_daemon() -> Iterator[str]:
+def docker_daemon(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a Docker daemon: the one that answers, else a private one for this session."""
+    from tests.disturbed import ours_on_daemon
     from tests.docker_daemon import NoDaemon, docker_daemon, version_asked
 
     try:
@@ -206,9 +191,11 @@ def docker_daemon() -> Iterator[str]:
         missing("docker", str(problem))
     before = os.environ.get("DOCKER_HOST")
     os.environ["DOCKER_HOST"] = host
+    there = ours_on_daemon(host)
     try:
         yield host
     finally:
+        request.config.stash.setdefault(LEFT, []).extend(sorted(ours_on_daemon(host) - there))
         if before is None:
             del os.environ["DOCKER_HOST"]
         else:

@@ -14,8 +14,9 @@ from typing import Any
 from testbed.engines import docker_owner
 from testbed.engines.docker_client import api_closed, connect
 from testbed.engines.docker_image import node_image
+from tests import own_groups
 from tests.command import start
-from tests.conftest import dead_groups, interfaces, namespace_mounts, processes_below
+from tests.conftest import processes_below
 from tests.docker_daemon import on_its_machine
 
 SHORT = Path(__file__).with_name("short.yaml")
@@ -50,12 +51,10 @@ def until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def there_is(engine: str) -> set[str]:
-    """All that could be of a run: on this machine, and on the daemon."""
+    """All that could be of a run of ours: processes, what they keep, and on the daemon."""
     found = {f"process {pid}: {line}" for pid, line in processes_below(os.getpid()).items()}
-    found |= {f"interface {name}" for name in interfaces()}
-    found |= {f"namespace {path}" for path in namespace_mounts()}
     found |= {f"shared memory {path}" for path in shared_memory()}
-    found |= {f"control group {path}" for path in dead_groups()}
+    found |= {f"control group {path}" for path in own_groups.dead()}
     return found | (on_daemon(os.environ["DOCKER_HOST"]) if engine == "docker" else set())
 
 
@@ -79,10 +78,29 @@ def image_made() -> None:
 def on_daemon(host: str) -> set[str]:
     """What is ours there, and what a build or a crash could leave without a label."""
     with api_closed(connect(host)) as api:
-        found = {str(one) for one in docker_owner.find(api)}
-        found |= {f"image {one['Id']} {one['RepoTags']}" for one in api.images()}
+        images = {f"image {one['Id']} {one['RepoTags']}" for one in api.images()}
+    return ours_on_daemon(host) | images
+
+
+def ours_on_daemon(host: str) -> set[str]:
+    """What has a label there, or a device's name of ours; but nothing of another's run that lives."""
+    with api_closed(connect(host)) as api:
+        runs: dict[str, list[docker_owner.Found]] = {}
+        for one in docker_owner.find(api):
+            runs.setdefault(one.labels[docker_owner.RUN], []).append(one)
+        now_s = time.time()
+    below = {os.getpid(), *processes_below(os.getpid())}
+    theirs = {
+        run
+        for run, objects in runs.items()
+        if int(objects[0].labels.get(docker_owner.PID, "0")) not in below and docker_owner.is_alive(objects, now_s)
+    }
     links = json.loads(on_its_machine(host, ["ip", "-j", "link"], check=True).stdout)
-    return found | {f"device {link['ifname']}" for link in links if link["ifname"].startswith("tb")}
+    devices = [link["ifname"] for link in links if link["ifname"].startswith("tb")]
+    return {
+        *(str(one) for run, objects in runs.items() if run not in theirs for one in objects),
+        *(f"device {name}" for name in devices if not any(name.startswith(f"tb{run}n") for run in theirs)),
+    }
 
 
 def await_gone(left: Left, what: str, within_s: float = GONE_WITHIN_S) -> None:
