@@ -280,4 +280,4 @@ def test_what_the_agent_says_of_itself(inhabited: tuple[Lab, AgentClient]) -> No
     assert {"NET_ADMIN", "SYS_ADMIN"} <= set(hello["capabilities"])
     assert hello["scheduler"] in ("fifo", "other")
     known = {"version", "fate", "monotonic_ns", "kernel", "iproute2", "python", "capabilities", "scheduler"}
-    assert hello.keys() == known
+    assert hello.keys() == known | {"firewall"}

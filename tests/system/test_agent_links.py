@@ -191,6 +191,7 @@ def test_without_links_there_is_no_wire_and_nothing_to_prove(build: Build) -> No
         proof = agent.check()
         assert proof["problems"] == []
         assert set(proof["end"].pop("cpu_wait_p99_ns")) == {"a", "b"}
+        assert proof["end"].pop("crossings") == {"lan": {"hosts": 2, "received": 0, "to_all": 0, "to_one": 0}}
         assert proof["end"] == {"hosts": {}, "links": {}, "ring": {}}
         assert agent.ledger() == b""
 
