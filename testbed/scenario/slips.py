@@ -74,9 +74,10 @@ def _tabs(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool])
         return
     first = next(iter(tabbed))
     column = lines[first - 1].index("\t") + 1
+    hint = "with spaces:" if len(tabbed) == 1 else "these lines with spaces:"
     for width in (4, 8, 2):
         better = {n: _indent(line).expandtabs(width) + line.lstrip() for n, line in tabbed.items()}
-        yield Slip("yaml-tab", "a tab: YAML is indented with spaces", Mark(first, column), better, "with spaces:")
+        yield Slip("yaml-tab", "a tab: YAML is indented with spaces", Mark(first, column), better, hint)
 
 
 def _colons(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:

@@ -81,11 +81,36 @@ class _Builder:
         self._open.add(id(node))
         made: Value = Nothing(here)
         if isinstance(node, yaml.SequenceNode):
-            made = List([self._value(item, (*path, "-")) for item in node.value], here)
+            items = [self._value(item, (*path, "-")) for item in node.value]
+            made = List([part for item in items for part in self._items(item, node)], here)
         elif isinstance(node, yaml.MappingNode):
             made = self._map(node, path, here)
         self._open.discard(id(node))
         return made
+
+    def _items(self, item: Value, node: yaml.SequenceNode) -> list[Value]:
+        """`- ` one space too far in: YAML reads it as going on with the text of the line above."""
+        if node.flow_style or not (isinstance(item, Text) and item.plain and item.mark.line < item.end.line):
+            return [item]
+        dash = mark(node.start_mark).column - 1
+        parts: list[list[str]] = [[]]
+        marks = [item.mark]
+        for number in range(item.mark.line, item.end.line + 1):
+            line = self._reading.lines[number - 1]
+            text = line[item.mark.column - 1 :] if number == item.mark.line else line.lstrip()
+            if number > item.mark.line and text.startswith("- "):
+                column = len(line) - len(text) + 1
+                at = Mark(number, column)
+                hint = f"write\n{' ' * dash}{text}"
+                message = "`- ` stands further in than the item above it, which YAML takes for one text with it"
+                self._reading.add(at, message, hint, code="yaml-indent")
+                parts.append([])
+                marks.append(Mark(number, column + 2))
+                text = text[2:].lstrip()
+            parts[-1].append(text.strip())
+        if len(parts) == 1:
+            return [item]
+        return [Text(" ".join(filter(None, part)), at, at) for part, at in zip(parts, marks, strict=True)]
 
     def _map(self, node: yaml.MappingNode, path: tuple[str, ...], here: Mark) -> Map:
         own, merged = Map(here), []

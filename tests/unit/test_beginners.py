@@ -30,5 +30,17 @@ def test_the_same_with_the_line_ends_and_the_mark_of_other_systems(case: Case) -
     assert said(check("\ufeff" + case.text, "talk.yaml")) == found
 
 
+ONE_LINE = [case for case in CASES if case.expected.count("@") == case.expected.count("\n|") == 1]
+
+
+@pytest.mark.parametrize("case", ONE_LINE, ids=lambda case: case.name)
+def test_pasting_the_line_that_is_shown_mends_the_file(case: Case) -> None:
+    [problem] = check(case.text, "talk.yaml")
+    lines = case.text.split("\n")
+    lines[problem.line - 1] = problem.hint.split("\n")[1]
+    if problem.code not in ("key-missing", "key-order", "shape", "link-form"):  # in place of several, or beside
+        assert [str(left) for left in check("\n".join(lines), "talk.yaml")] == []
+
+
 def test_the_cases_are_many_and_each_has_a_name_of_its_own() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 100

@@ -12,6 +12,7 @@ import testbed
 from testbed.errors import HostError, ScenarioError
 from testbed.plan import Plan, plan, render
 from testbed.scenario import check, full, parse
+from testbed.scenario.source import split_lines
 from tests.unit.test_scenario_forms import FULL_OF_EVERYTHING
 
 SEEDS = sorted(Path(testbed.__file__).parents[1].glob("scenarios/*.yaml"))
@@ -26,7 +27,9 @@ TRIES = 150
 
 def survives(text: str) -> None:
     found = check(text, "t.yaml")
-    assert all(problem.message and problem.line >= 0 and "\x00" not in problem.message for problem in found)
+    lines = len(split_lines(text))
+    assert all(problem.message and "\x00" not in problem.message for problem in found)
+    assert all(0 < problem.line <= lines and problem.column > 0 and problem.code for problem in found)
     try:
         scenario = parse(text, "t.yaml")
     except ScenarioError as refused:
