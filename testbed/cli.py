@@ -317,7 +317,7 @@ def _run_one(path: Path, asked: Asked, keep: bool) -> Ended:
     scenario = room.load(path)
     _listen()  # again: with --keep, the Ctrl-C that ended the run before this one shut them off
     with Progress() as progress:
-        runner = _runner(asked, scenario.requires, progress.say)
+        runner = _runner(asked, scenario, progress.say)
         if keep:
             runner.hold = lambda run, engine: _hold(run, engine, progress)
         done = runner.run(scenario, path.read_text(encoding="utf-8"), _project(path, asked.root), asked.seed)
@@ -349,18 +349,18 @@ def _prove_one(path: Path, asked: Asked) -> tuple[list[Ended], str]:
     def run(what: str, one: room.Scenario) -> Judgement:
         with Progress() as progress:
             progress.say(f"{path.stem} {what}")
-            runner = _runner(asked, one.requires, progress.say)
+            runner = _runner(asked, one, progress.say)
             judged: Judgement = runner.run(one, text, _project(path, asked.root), asked.seed).judgement
         return judged
 
     return prove(scenario, text, path.name, run, click.echo)
 
 
-def _runner(asked: Asked, requires: Sequence[str], say: Callable[[str], None]) -> Any:
+def _runner(asked: Asked, scenario: Any, say: Callable[[str], None]) -> Any:
     from testbed.engines.choose import maker
     from testbed.runner import Runner
 
-    name, why = choose(asked.engine, requires)
+    name, why = choose(asked.engine, scenario.engines)
     say(f"engine {name}: {why}")
     return Runner(maker(name, say), name, why, asked.results.resolve(), say, asked.strict, asked.wires)
 

@@ -4,26 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import BinaryIO, TypeVar
 
 from testbed.engines.directories import BELOW_WRITABLE, WRITABLE
 from testbed.errors import HostError
-from testbed.plan.types import Mount, Plan
+from testbed.plan.types import Host, Mount, Plan, Program
 from testbed.project.root import Project, Refused
 from testbed.project.tree import Entry, Listing, below, pack
+from testbed.project.venv import environment
 
 Found = TypeVar("Found")
 
 
 def grounded(plan: Plan, project: Project) -> Plan:
-    """The same plan, with what hosts are shown called as it is on this machine. Raises HostError."""
+    """The same plan with real paths of this machine: of what hosts are shown, and of what is first in PATH.
 
-    def mount(one: Mount) -> Mount:
-        _taken(one.source, project.shown)
-        return Mount(project.find(one.source), one.path)
+    Raises HostError.
+    """
+    found = {source: _taken(source, partial(environment, project)) for source in _environments(plan)}
 
-    hosts = tuple(replace(host, mounts=tuple(map(mount, host.mounts))) for host in plan.hosts)
-    return replace(plan, hosts=hosts)
+    def mounts(host: Host) -> tuple[Mount, ...]:
+        own = [(_shown(mount.source, project), mount.path) for mount in host.mounts]
+        trees = [tree for source in _environments(plan, host.name) for tree in found[source].trees]
+        return tuple(Mount(source, path) for source, path in dict.fromkeys([*own, *trees]))
+
+    def program(one: Program) -> Program:
+        if one.venv is None:
+            return one
+        path = found[one.venv].path
+        search = f"{path}/bin:{one.environment['PATH']}"
+        return replace(one, environment=one.environment | {"PATH": search, "VIRTUAL_ENV": path})
+
+    hosts = tuple(replace(host, mounts=mounts(host)) for host in plan.hosts)
+    return replace(plan, hosts=hosts, programs=tuple(map(program, plan.programs)))
+
+
+def _environments(plan: Plan, host: str | None = None) -> list[str]:
+    """The virtual environments that programs name, of one host or of all; each once."""
+    named = (program.venv for program in plan.programs if host in (None, program.host))
+    return list(dict.fromkeys(source for source in named if source is not None))
+
+
+def _shown(source: str, project: Project) -> str:
+    _taken(source, project.shown)
+    return project.find(source)
 
 
 def archives(plan: Plan, project: Project) -> Iterator[tuple[str, BinaryIO]]:

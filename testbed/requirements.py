@@ -21,6 +21,13 @@ def unmet(plan: Plan, engine: str) -> list[str]:
     foreign = [host.name for host in plan.hosts if host.image or host.build]
     if foreign and engine != "docker":
         reasons.append(f"`image:` and `build:` need the docker engine (host {', '.join(foreign)})")
+    with_venv = [program.id for program in plan.programs if program.venv is not None]
+    if with_venv and engine not in ("namespaces", "fake"):
+        who = ", ".join(with_venv)
+        reasons.append(
+            f"`venv:` needs the namespaces engine, whose hosts have this machine's interpreter ({who}); "
+            f"for {engine}, install what is in it in an image: `build:`"
+        )
     return reasons
 
 

@@ -165,7 +165,8 @@ def _links(plan: Plan) -> Iterator[Sequence[str]]:
 def _programs(plan: Plan) -> Iterator[Sequence[str]]:
     serves = {program.id for program in plan.programs if program.kind == "serve"}
     for number, program in enumerate(plan.programs, 1):
-        yield str(number), program.id, program.kind, _command(program), _after(program, serves)
+        venv = f"with {program.venv}" if program.venv else ""
+        yield str(number), program.id, program.kind, _command(program), _after(program, serves), venv
 
 
 def _command(program: Program) -> str:

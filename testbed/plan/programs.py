@@ -47,6 +47,7 @@ def program(started: Started, scope: Scope) -> Program:
         metrics=tuple(_metric(key, metric, working_dir) for key, metric in written.metrics.items()),
         stop_signal=str(written.stop_signal or ("SIGTERM" if command else OF_THE_IMAGE)),
         stop_grace_ns=STOP_GRACE_NS if written.stop_grace_period is None else written.stop_grace_period,
+        venv=None if written.venv is None else posixpath.normpath(str(written.venv)),
         line=written.at("run" if written.run is not None else "serve").line,
     )
 

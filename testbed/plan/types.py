@@ -105,6 +105,7 @@ class Program:
     stop_signal: str
     stop_grace_ns: int
     line: int = 0
+    venv: str | None = None  # a virtual environment, relative to the scenario file
 
 
 @dataclass(frozen=True)

@@ -99,13 +99,13 @@ class _Lister:
         """`bases`: the directory that is copied, and those that links have led to from there to here."""
         mode = stat.S_IMODE(found.st_mode) & 0o777
         if stat.S_ISREG(found.st_mode):
-            if not (os.access(real, os.R_OK) if self._follow else _host_can_read(found)):
+            if not (os.access(real, os.R_OK) if self._follow else host_can_read(found)):
                 self._trouble(path, "cannot be read", _readable(found))
             self._made.entries.append(Entry(path, "file", real, "", mode, int(found.st_mtime)))
             self._made.bytes += -(-found.st_size // PAGE_BYTES) * PAGE_BYTES
         elif stat.S_ISDIR(found.st_mode):
             self._made.entries.append(Entry(path, "directory", real, "", mode, int(found.st_mtime)))
-            if not self._follow and not _host_can_read(found):
+            if not self._follow and not host_can_read(found):
                 self._trouble(path, "cannot be read", _readable(found))
             self._below(real, path, bases)
         else:
@@ -164,7 +164,7 @@ def within(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def _host_can_read(found: os.stat_result) -> bool:
+def host_can_read(found: os.stat_result) -> bool:
     """Its root is whoever runs us, but has no right to read what others keep to themselves."""
     wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
     if found.st_uid == os.geteuid():

@@ -164,6 +164,9 @@ class Program(Part):
     files: Annotated[dict[values.FileTarget, FileSource], Named("files", listed=lambda source: source)] = Field(
         {}, description="Copied in: a list, or TARGET: SOURCE, or TARGET: {text: ...}"
     )
+    venv: values.SourcePath | None = Field(
+        None, description="A virtual environment of Python: ../.venv; comes first in PATH (namespaces only)"
+    )
     collect: Annotated[tuple[values.HostPath, ...], Listed("paths")] = Field(
         (), description="Copied out into the results, also after a failure"
     )
@@ -450,6 +453,12 @@ class Scenario(Part):
     fails_when: Annotated[dict[values.AnyText, compound.Piece], Named("saboteurs", may_be_empty=True)] = Field(
         {}, description="Pieces of scenario; with each of them merged in, the run must fail"
     )
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """What it requires, and the engine that its keys need."""
+        venv = any(program.venv is not None for host in self.hosts.values() for program in host.programs.values())
+        return (*self.requires, *(("namespaces",) if venv else ()))
 
     @property
     def file(self) -> str:

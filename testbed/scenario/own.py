@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from testbed.project.root import Project, Refused
 from testbed.project.tree import WORTH_TELLING, Listing
+from testbed.project.venv import environment
 from testbed.scenario.fields import short
 from testbed.scenario.model import WORKING_DIR, Host, Scenario
 from testbed.scenario.source import Reading
@@ -29,6 +30,9 @@ def look(scenario: Scenario, project: Project, reading: Reading) -> None:
             if program.stdin is not None and program.stdin.file is not None:
                 with _refused(program.stdin.file, reading):
                     project.read(program.stdin.file)
+            if program.venv is not None:
+                with _refused(program.venv, reading):
+                    environment(project, program.venv)
         _files(host, project, reading)
         _mounts(host, project, reading)
 

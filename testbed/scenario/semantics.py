@@ -106,6 +106,7 @@ def _sizes(scenario: Scenario, reading: Reading) -> bool:
 
 
 def _hosts(scenario: Scenario, there: Topology, reading: Reading) -> None:
+    foreign = next((key for host in scenario.hosts.values() for key in ("image", "build") if host.wrote(key)), "")
     singles = {name for name, host in scenario.hosts.items() if host.count is None}
     for name, host in scenario.hosts.items():
         for member in there.groups.get(name, ()):
@@ -120,6 +121,9 @@ def _hosts(scenario: Scenario, there: Topology, reading: Reading) -> None:
             reading.add(at, f"{capability} is both in `cap_add` and in `cap_drop`")
         for program in host.programs.values():
             _files(host, program, reading)
+            if program.venv is not None and foreign:
+                hint = "install what it needs in the image; `venv:` is for hosts that run this machine's programs"
+                reading.add(program.venv, f"no engine has both `venv` and the `{foreign}` of a host", hint)
 
 
 def _networks(name: str, host: Host, there: Topology, reading: Reading) -> None:
