@@ -51,6 +51,7 @@ def examine() -> Iterator[Finding]:
     yield _docker()
     yield _namespaces()
     yield _limits()
+    yield from _limits_of_docker()
 
 
 def sweep() -> tuple[list[str], str]:
@@ -110,6 +111,25 @@ def _limits() -> Finding:
     others = "" if os.geteuid() == 0 else ", and of processes only one for all hosts together"
     why = f"none of memory{' or processes' if os.geteuid() == 0 else others}: {made.why_not}"
     return Finding(False, what, why, "run it as root where control groups are mounted and can be written")
+
+
+def _limits_of_docker() -> Iterator[Finding]:
+    """Whether the daemon that answers can limit a host. What holds in a run is read back there."""
+    from testbed.engines.docker_client import api_closed, asking, connect, lacking_limits
+
+    try:
+        with api_closed(connect()) as api, asking("asking the Docker daemon what it can limit"):
+            info = api.info()
+    except TestbedError:
+        return  # said already
+    what, lacking = "limits of hosts on docker", lacking_limits(info)
+    if not lacking:
+        yield Finding(True, what, "memory and processes of each host, by control groups")
+        return
+    version = f"version {info.get('CgroupVersion', '1')}, driver {info.get('CgroupDriver')}"
+    rootless = ", rootless" if "name=rootless" in (info.get("SecurityOptions") or ()) else ""
+    remedy = "control groups with the controllers memory and pids; a rootless daemon needs version 2, and systemd"
+    yield Finding(False, what, f"none of {', '.join(lacking)} (control groups {version}{rootless})", remedy)
 
 
 def _try_namespaces() -> str:

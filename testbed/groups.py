@@ -21,6 +21,7 @@ CONTROLLERS = ("memory", "pids")
 BESIDE = ("cpu", "cpuacct", "cpuset")
 CPUSET = ("cpuset.cpus", "cpuset.mems")  # empty in a new group of version 1, which then takes no process
 OF_LAB, OF_HOST = "testbed-lab-", "host-"  # a host may be called like one of the kernel's files
+NO_LIMIT = 1 << 62
 GONE_WITHIN_S, LOOK_S = 2.0, 0.001  # a process that has just ended may hold its group for a moment
 
 
@@ -58,6 +59,8 @@ def own(cgroup: str, mountinfo: str, controllers: Sequence[str] = CONTROLLERS) -
             base = root.rstrip("/")
             if path == root or path.startswith(f"{base}/"):
                 found[controller] = (point + path.removeprefix(base)).rstrip("/"), version
+            elif Path(root).name.startswith(OF_HOST):  # who holds a host may still be on the way into its group
+                found[controller] = point, version
     return found
 
 
@@ -166,21 +169,54 @@ def leftovers() -> list[str]:
         return []
 
 
+def in_force(pid: int) -> dict[str, int | None]:
+    """The limits of the groups that a host is in; `pid` is the process that holds it. None: there is none.
+
+    {memory_bytes, swap_bytes, processes}, as the kernel has them and not as they were asked for: who makes a group
+    may be unable to limit it, and may not even say so. None as well where the process is gone or closed to us.
+    """
+    try:
+        groups = _of_host(pid)
+    except OSError:
+        groups = {}
+    memory, version = groups.get("memory", (Path(), 0))
+    if version == 1:
+        limit, both = (_number(memory / name) for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"))
+        swap = None if limit is None or both is None else both - limit
+    else:
+        limit, swap = (_number(memory / name) if version else None for name in ("memory.max", "memory.swap.max"))
+    processes = _number(groups["pids"][0] / "pids.max") if "pids" in groups else None
+    return {"memory_bytes": limit, "swap_bytes": swap, "processes": processes}
+
+
 def memory_kills(pid: int) -> int | None:
     """How many processes of a host the kernel has ended for want of memory; `pid` is the one that holds it.
 
-    None where its host has no group that could be looked at: Docker shows a container its own one, and a lab sees
-    the machine's.
+    None where its host has no limit of its own: what is counted there may be the fault of others.
     """
-    seen = [Path(f"/proc/{pid}/root/sys/fs/cgroup{where}") for where in ("/memory", "")]
     with suppress(OSError):
-        group, _ = own(_text(f"/proc/{pid}/cgroup"), _text("/proc/self/mountinfo")).get("memory", ("", 0))
-        seen += [Path(group)] if Path(group).name.startswith(OF_HOST) else []
-    for path in (group / name for group in seen for name in ("memory.oom_control", "memory.events")):
-        with suppress(OSError):
-            words = dict(line.split() for line in path.read_text().splitlines())
-            return int(words["oom_kill"]) if "oom_kill" in words else None
+        if in_force(pid)["memory_bytes"] is None:
+            return None
+        group, version = _of_host(pid)["memory"]
+        text = (group / ("memory.oom_control" if version == 1 else "memory.events")).read_text()
+        words = dict(line.split() for line in text.splitlines())
+        return int(words["oom_kill"]) if "oom_kill" in words else None
     return None
+
+
+def _of_host(pid: int) -> dict[str, tuple[Path, int]]:
+    """Its groups as the host itself sees them: on every engine it is shown its own. Raises OSError."""
+    found = own(_text(f"/proc/{pid}/cgroup"), _text(f"/proc/{pid}/mountinfo"))
+    return {name: (Path(f"/proc/{pid}/root{place}"), version) for name, (place, version) in found.items()}
+
+
+def _number(limit: Path) -> int | None:
+    """None where there is nothing to read, or none is set: `max`, or with version 1 more than there can be."""
+    try:
+        text = limit.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() and int(text) < NO_LIMIT else None
 
 
 def _files(version: int, limits: Mapping[str, int]) -> Iterator[tuple[str, int]]:

@@ -60,8 +60,11 @@ class Results:
         """What was asked, what will be built, and where: on disk before anything is built."""
         self._write(SCENARIO, [scenario_text])
         self._write_json(PLAN, plan)
-        self._write_json(ENVIRONMENT, environment)
+        self.save_environment(environment)
         self._write_json(RUN, {"results_format": RESULTS_FORMAT, "state": "started"})
+
+    def save_environment(self, environment: dict[str, Any]) -> None:
+        self._write_json(ENVIRONMENT, environment)
 
     def output(self, program_id: str, stream: str) -> Path:
         """Where a program's stdout or stderr is appended to."""

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from testbed import __version__
+from testbed import __version__, limits
 from testbed.agent.client import AgentClient
 from testbed.agent.crossing import told
 from testbed.conditions.fate import FATE_VERSION
@@ -177,8 +177,13 @@ class _Job:
         self.results.save_before(self.plan, self.text, self.runner._environment(described))
         self._put_files(engine)
         baseline = agent.hosts(self.plan, self.pids)
+        by_groups = {host: seen["limits"] for host, seen in baseline.items()}
+        described["limits"] = described.get("limits", {}) | limits.held(by_groups)
+        self.results.save_environment(self.runner._environment(described))
         hosts, networks = len(self.plan.hosts), len(self.plan.networks)
         say(f"up in {time.monotonic() - began:.2f} s: hosts {hosts}, networks {networks}")
+        if void := limits.void(by_groups):
+            say(void)
         in_force = agent.conditions(self.plan)
         self.records.proof = LinkProof(start={"hosts": baseline, "conditions": in_force})
         if self.plan.links:

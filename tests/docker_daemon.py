@@ -54,16 +54,19 @@ _started: dict[str, _Daemon] = {}
 
 
 @contextmanager
-def docker_daemon(private: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
+def docker_daemon(
+    private: bool = False, options: Sequence[str] = (), without: Sequence[str] = ()
+) -> Iterator[str]:
     """The DOCKER_HOST of the daemon that answers (unless `private`), else of one of our own. Raises NoDaemon.
 
-    `options` are a private daemon's own, words of its command line.
+    `options` are a private daemon's own, words of its command line; `without` are controllers (of control groups
+    of version 1) that it does not have.
     """
     present = None if private or version_asked() else _present()
     if present is not None:
         yield present
         return
-    daemon = _start(options)
+    daemon = _start(options, without)
     _started[daemon.host] = daemon
     try:
         yield daemon.host
@@ -122,7 +125,7 @@ def _present() -> str | None:
     return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock") if answers else None
 
 
-def _start(options: Sequence[str]) -> _Daemon:
+def _start(options: Sequence[str], without: Sequence[str]) -> _Daemon:
     version = version_asked()
     if os.geteuid() != 0:
         raise NoDaemon("none answers, and only root can start one")
@@ -137,7 +140,8 @@ def _start(options: Sequence[str]) -> _Daemon:
     directory.chmod(0o711)  # as /run is: who may use the socket is for the socket to say
     keeper = subprocess.Popen(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private",
-         sys.executable, "-m", __name__, json.dumps([str(directory), str(root or ""), list(options)])],
+         sys.executable, "-m", __name__,
+         json.dumps([str(directory), str(root or ""), list(options), list(without)])],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd=TOP,
     )  # fmt: skip
     assert keeper.stdout is not None
@@ -171,10 +175,12 @@ def _stop(daemon: _Daemon) -> None:
 # What follows runs as process 1 of the private daemon's pid namespace.
 
 
-def keep(directory: Path, root: str, options: Sequence[str]) -> None:
+def keep(directory: Path, root: str, options: Sequence[str], without: Sequence[str]) -> None:
     """Start the daemon, report, do as stdin says to its end (see `stop`), stop the daemon, leave nothing."""
     group = f"testbed-{uuid.uuid4().hex[:12]}"
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for controller in without:
+        subprocess.run(["umount", f"/sys/fs/cgroup/{controller}"], check=True)
     if any(option.startswith("--userns-remap") for option in options):
         docker_roots.map_users(Path(root or "/"), directory)
     log = (directory / "log").open("wb")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import testbed
-from testbed import linux
+from testbed import groups, linux
 from testbed.agent import (
     baseline,
     counters,
@@ -111,7 +111,7 @@ class Agent:
         for host in wanted:
             host.open()
             self.hosts[host.name] = host
-            seen[host.name] = baseline.apply(host)
+            seen[host.name] = baseline.apply(host) | {"limits": groups.in_force(host.pid)}
         passage.prove(wanted)
         return {"hosts": seen}
 

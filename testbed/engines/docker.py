@@ -81,6 +81,7 @@ class DockerEngine:
         self._facts: dict[str, Any] = {}
         self._containers: dict[str, _Container] = {}
         self._copies: dict[str, str] = {}  # directory of the author's machine -> volume
+        self._warnings: dict[str, None] = {}  # of the daemon, when containers were made, each once
         self._image_of: dict[tuple[str | None, str | None], tuple[str, dict[str, Any]]] = {}  # by `image`, `build`
 
     # the verbs
@@ -192,6 +193,7 @@ class DockerEngine:
             "image": self._image,
             "run": self.run,
             "limits": limits.as_records(),
+            "warnings": [*(info.get("Warnings") or ()), *self._warnings],
         }
 
     def down(self) -> None:
@@ -406,6 +408,7 @@ class DockerEngine:
                 stop_timeout=1,  # a holder is deaf: a daemon that shuts down need not wait for it
                 **options,
             )
+        self._warnings.update(dict.fromkeys(made.get("Warnings") or ()))
         return str(made["Id"])
 
     @contextmanager

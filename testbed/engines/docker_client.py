@@ -6,7 +6,7 @@ No knowledge of runs, hosts or networks here.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,6 +83,16 @@ def daemon_answers(host: str | None = None) -> tuple[bool, str]:
         return False, f"no Docker daemon: {problem}"
     with api_closed(api):
         return True, f"Docker {api.version()['Version']} answers"
+
+
+def lacking_limits(info: Mapping[str, Any]) -> list[str]:
+    """What a daemon cannot limit for a container, by what it says of itself. Pure.
+
+    Without a driver for control groups, as a rootless daemon may be, it takes limits, shows them, and sets none.
+    """
+    limited = {"memory": "MemoryLimit", "what is swapped out": "SwapLimit", "processes": "PidsLimit"}
+    none = info.get("CgroupDriver") == "none"
+    return [what for what, key in limited.items() if none or not info.get(key)]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from testbed.conditions.fate import FATE_VERSION
 from testbed.engines.api import AddressTaken, Command, Sink
 from testbed.errors import CommandNotFound, EngineError
+from testbed.limits import BY_GROUPS
 from testbed.plan.images import Image
 from testbed.plan.types import Plan
 
@@ -258,7 +259,7 @@ class _FakeChannel:
         return {}
 
     def _hosts(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"hosts": {host["name"]: {} for host in request["hosts"]}}
+        return {"hosts": {host["name"]: {"limits": dict(BY_GROUPS)} for host in request["hosts"]}}
 
     def _conditions(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"links": {link["id"]: link["condition"] for link in request["links"]}, "hosts": {}}

@@ -23,6 +23,24 @@ from testbed.engines.docker_stream import Address
 from testbed.errors import EngineError, HostError
 
 
+@pytest.mark.parametrize(
+    ("info", "lacking"),
+    [
+        ({"MemoryLimit": True, "SwapLimit": True, "PidsLimit": True, "CgroupDriver": "systemd"}, []),
+        ({"MemoryLimit": True, "PidsLimit": True, "CgroupDriver": "cgroupfs"}, ["what is swapped out"]),
+        ({"SwapLimit": True, "PidsLimit": True}, ["memory"]),
+        (
+            {"MemoryLimit": True, "SwapLimit": True, "PidsLimit": True, "CgroupDriver": "none"},
+            ["memory", "what is swapped out", "processes"],
+        ),
+    ],
+)
+def test_what_a_daemon_cannot_limit_is_known_from_what_it_says_of_itself(
+    info: dict[str, Any], lacking: list[str]
+) -> None:
+    assert docker_client.lacking_limits(info) == lacking
+
+
 def api_error(status: int, text: str) -> docker.errors.APIError:
     response = requests.Response()
     response.status_code = status

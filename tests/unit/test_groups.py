@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from testbed import groups
+from testbed import groups, limits
 
 V1 = """
 30 20 0:26 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
@@ -41,6 +42,11 @@ IN_CONTAINER = """
             {"memory": ("/sys/fs/cgroup/memory/x", 1), "pids": ("/sys/fs/cgroup/pids", 1)},
         ),
         ("9:memory:/docker/abcd\n8:pids:/", IN_CONTAINER, {}),
+        (
+            "9:memory:/\n8:pids:/",
+            IN_CONTAINER.replace("/docker/abc", "/testbed-lab-1/host-a"),
+            {"memory": ("/sys/fs/cgroup/memory", 1), "pids": ("/sys/fs/cgroup/pids", 1)},
+        ),
         ("0::/", "", {}),
     ],
 )
@@ -83,6 +89,46 @@ def test_the_limits_of_a_host_are_written_where_the_kernel_has_them(
     groups.LabGroups([place]).add("tasks", {"memory": 5, "pids": 7})
     made = {path.name: path.read_text() for path in (tmp_path / "host-tasks").iterdir()}
     assert made == written
+
+
+@pytest.mark.parametrize(
+    ("files", "version", "found"),
+    [
+        ({"memory.limit_in_bytes": "5", "memory.memsw.limit_in_bytes": "5", "pids.max": "7"}, 1, (5, 0, 7)),
+        ({"memory.limit_in_bytes": "5", "memory.memsw.limit_in_bytes": "9", "pids.max": "max"}, 1, (5, 4, None)),
+        ({"memory.limit_in_bytes": "5", "pids.max": "7"}, 1, (5, None, 7)),
+        ({"memory.limit_in_bytes": "9223372036854771712", "pids.max": "7"}, 1, (None, None, 7)),
+        ({"memory.max": "5", "memory.swap.max": "0", "pids.max": "7"}, 2, (5, 0, 7)),
+        ({"memory.max": "max", "memory.swap.max": "max", "pids.max": "max"}, 2, (None, None, None)),
+        ({}, 2, (None, None, None)),
+    ],
+)
+def test_what_is_in_force_is_what_the_kernel_has_and_nothing_else(
+    files: dict[str, str], version: int, found: tuple[int | None, ...], tmp_path: Path, monkeypatch: Any
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(groups, "_of_host", lambda _: dict.fromkeys(groups.CONTROLLERS, (tmp_path, version)))
+    assert tuple(groups.in_force(1).values()) == found
+    if found[0] is None:
+        assert groups.memory_kills(1) is None, "what is counted there may be the fault of others"
+
+
+def test_of_a_process_that_is_gone_nothing_is_in_force() -> None:
+    assert groups.in_force(1 << 30) == {"memory_bytes": None, "swap_bytes": None, "processes": None}
+
+
+def test_a_limit_holds_only_if_it_does_on_every_host() -> None:
+    good, bad = dict(limits.BY_GROUPS), {"memory_bytes": None, "swap_bytes": None, "processes": 2048}
+    assert limits.held({"a": good, "b": good}) == limits.BY_GROUPS and limits.void({"a": good}) == ""
+    assert limits.held({"a": good, "b": bad}) == bad
+    assert limits.void({"a": good, "b": bad}) == (
+        "no control group limits memory on b: `testbed doctor` says what holds"
+    )
+    nothing: dict[str, int | None] = {}
+    assert limits.void({"b": nothing}) == (
+        "no control group limits memory and processes on every host: `testbed doctor` says what holds"
+    )
 
 
 def test_a_sweep_removes_what_nobody_holds_and_nothing_else(tmp_path: Path) -> None:
