@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from testbed.errors import counted, last_line
-from testbed.expect.advice import advice
+from testbed.expect.advice import advice, insists_on_being_first
 from testbed.expect.evaluate import Evaluator
 from testbed.expect.evidence import Evidence, died
 from testbed.expect.grammar import GrammarError, parse
@@ -18,7 +18,7 @@ from testbed.expect.names import Member, Names, Unknown, exits_named
 from testbed.expect.syntax import Parsed
 from testbed.expect.trust import distrust
 from testbed.measure.records import SEVERITY, Judgement, Outcome, ProgramRecord, Records, Verdict
-from testbed.plan.types import Ends, Expectation, Plan, Program
+from testbed.plan.types import Ends, Expectation, Host, Plan, Program
 from testbed.scenario.units import format_ns
 
 
@@ -170,7 +170,8 @@ class _Court:
         record = self.records.programs[program.id]
         if record.never_ready:
             why = f"{record.never_ready}{self._last_words(program, record)}"
-            return "fail", f"{program.id} did not get ready: {why}"
+            outcome: Outcome = "error" if insists_on_being_first(self._host(program), record) else "fail"
+            return outcome, f"{program.id} did not get ready: {why}"
         if record.started_ns is None:
             why = self.evidence.why_not_started(program)
             if not why:  # then we should have started it
@@ -192,8 +193,10 @@ class _Court:
 
     def _last_words(self, program: Program, record: ProgramRecord) -> str:
         last = last_line(record.stderr, 300)
-        host = next(host for host in self.plan.hosts if host.name == program.host)
-        return (f"; its last words: {last}" if last else "") + advice(program, host, record)
+        return (f"; its last words: {last}" if last else "") + advice(program, self._host(program), record)
+
+    def _host(self, program: Program) -> Host:
+        return next(host for host in self.plan.hosts if host.name == program.host)
 
     def _failed(self, program: Program, how: str) -> tuple[Outcome, str]:
         """It ended as it should not: by itself, which a late wire may have made it do, or not even that."""

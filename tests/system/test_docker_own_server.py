@@ -103,7 +103,12 @@ signal.sigwait([signal.SIGRTMIN + 3])
     [
         ("ENTRYPOINT []\nCMD []", "error", "has neither ENTRYPOINT nor CMD; give the host a program"),
         ('ENTRYPOINT ["no-such", "thing"]', "error", "own.own: no command 'no-such' (PATH=/usr/local/sbin:"),
-        ('ENTRYPOINT ["true"]', "fail", "own.own did not get ready: it ended with 0 before it was ready"),
+        ('ENTRYPOINT ["true"]', "fail", "it ended with 0 before it was ready; a `serve` stays in the foreground"),
+        (
+            'ENTRYPOINT ["sh", "-c", "echo init: must be run as PID 1 >&2; exit 100"]',
+            "error",
+            "process 1 is what holds own open: name the server itself under `serve`",
+        ),
     ],
 )
 def test_one_that_serves_nothing_says_so(run_it: RunIt, image: str, outcome: str, why: str) -> None:
