@@ -141,7 +141,8 @@ class Evidence:
             return Undecided("error", f"{member.label}.{name}: nothing in {where} matches {looked}")
         known = reported.names
         has = f"it reported {', '.join(known)}" if known else "it reported nothing"
-        hint = slips.called(name, [*known, *BUILT_IN]) or did_you_mean(name, [*known, *BUILT_IN])
+        there = [*known, *BUILT_IN]
+        hint = slips.called(name, there) or did_you_mean(name, known) or did_you_mean(name, there)
         return Undecided("error", f"{member.label} never reported `{name}`; {has}{'; ' + hint if hint else ''}")
 
     # -- what else the records say
