@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeVar
 
-from testbed.engines.directories import BELOW_WRITABLE, WRITABLE
+from testbed.directories import BELOW_WRITABLE, WRITABLE
 from testbed.errors import HostError
 from testbed.plan.types import Host, Mount, Plan, Program
 from testbed.project.root import Project, Refused

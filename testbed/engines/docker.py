@@ -22,9 +22,9 @@ import docker.errors
 import docker.types
 
 from testbed import limits
+from testbed.directories import BELOW_WRITABLE, LINKS
 from testbed.engines import docker_agent, docker_copies, docker_host, docker_inside, docker_owner, docker_process
 from testbed.engines.api import AddressTaken, Command, Sink
-from testbed.engines.directories import BELOW_WRITABLE, LINKS
 from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation
 from testbed.engines.docker_image import (
     PYTHON,

@@ -9,7 +9,7 @@ from typing import Any
 from docker.types import DriverConfig, LogConfig, Mount, Ulimit
 from docker.utils import version_lt
 
-from testbed.engines.directories import WRITABLE
+from testbed.directories import WRITABLE
 from testbed.limits import FILES, FILES_BYTES, MEMORY_BYTES, OOM_SCORE_ADJ, OPEN_FILES, PROCESSES
 from testbed.plan.types import Host, Interface, Network
 

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from testbed.directories import WRITABLE
 from testbed.scenario import order
 from testbed.scenario.addresses import allocate
 from testbed.scenario.fields import NAME, Refused, did_you_mean, short
@@ -24,6 +25,7 @@ _OF_HOSTS = ("link-end", "program-unknown", "variable")  # what may be right whe
 # Where nothing can be mounted: what every host has there is what makes it one.
 TAKEN_PLACES = frozenset("/ /bin /dev /etc /lib /lib32 /lib64 /opt /proc /sbin /sys /usr".split())
 TAKEN_BELOW = ("/proc/", "/sys/", "/dev/", "/opt/testbed")
+WRITABLE_BELOW = tuple(f"{path}/" for path in (*WRITABLE, "/dev/shm"))
 WRITTEN_PLACES = frozenset(("/run", "/var"))  # where nothing read-only can be
 
 
@@ -156,6 +158,7 @@ def _volumes(scenario: Scenario, host: Host, reading: Reading) -> None:
 
 
 def _files(host: Host, program: Program, reading: Reading) -> None:
+    foreign = host.image is not None or host.build is not None  # it may write wherever its image lets it
     shown = [(volume, posixpath.normpath(path), directory) for volume, path, directory in host.volumes]
     targets: dict[str, str] = {}
     base = program.working_dir or WORKING_DIR
@@ -176,6 +179,13 @@ def _files(host: Host, program: Program, reading: Reading) -> None:
             volume, mounted, _ = max(within, key=lambda one: len(one[1]))
             hint = "name a place for it elsewhere: {/scenario/TARGET: PATH}"
             reading.add(target, f"`{short(target)}`: `{short(volume)}` is on {mounted}, which is read-only", hint)
+        elif (
+            not (within or foreign or reading.told_of(target))
+            and not place.startswith(WRITABLE_BELOW)
+            and place not in WRITABLE
+        ):
+            hint = f"writable are {', '.join(WRITABLE)}, /dev/shm and volumes; name a place there"
+            reading.add(target, f"`{short(target)}`: {place} is in a part of a host that is read-only", hint, True)
     collected = [posixpath.join(base, path).rstrip("/") for path in program.collect]
     for name, metric in program.metrics.items():
         path = metric.file

@@ -18,7 +18,7 @@ import pytest
 
 from testbed import limits
 from testbed.agent.baseline import link_local
-from testbed.engines.directories import WRITABLE
+from testbed.directories import WRITABLE
 from testbed.limits import FILES_BYTES, OOM_SCORE_ADJ, OPEN_FILES
 from testbed.linux import CAPABILITIES
 from testbed.plan.types import Host

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from testbed.directories import WRITABLE
 from testbed.engines import docker_host, docker_inside
-from testbed.engines.directories import WRITABLE
 from testbed.engines.docker_host import (
     at_creation,
     bridge_name,

@@ -503,3 +503,19 @@ def test_load_refuses_files_that_are_missing_or_lead_out(tmp_path: Path) -> None
         (35, "`gone`: No such file or directory"),
         (41, f"`link` is a link that leads out of the project {file.parent}"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("files: {/etc/y: y}", "/etc/y"), ("working_dir: /opt/y, files: [y]", "/opt/y/y"), ("files: {/x: y}", "/x")],
+)
+def test_a_file_for_a_place_that_no_host_of_ours_can_write_to_is_warned_of(text: str, place: str) -> None:
+    problem = only(f"hosts: {{a: {{run: x, {text}}}}}\n")
+    assert problem.warning and f"{place} is in a part of a host that is read-only" in problem.message
+    assert "/scenario" in problem.hint and "volumes" in problem.hint
+    assert problems(f"hosts: {{a: {{image: i, run: x, {text}}}}}\n") == []
+
+
+def test_where_hosts_of_ours_can_write_files_may_be_put() -> None:
+    files = "{/dev/shm/y: y, /var/y: z, /srv/v/y: y}"
+    assert problems(f"volumes: {{v: }}\nhosts: {{a: {{run: x, volumes: [v:/srv/v], files: {files}}}}}\n") == []

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import linux
-from testbed.engines.directories import WRITABLE
+from testbed.directories import WRITABLE
 from testbed.engines.lab import seccomp
 from testbed.limits import COLLECTED_BYTES, OOM_SCORE_ADJ, OPEN_FILES, too_large
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed import linux
-from testbed.engines.directories import BELOW_WRITABLE, LINKS, WRITABLE
+from testbed.directories import BELOW_WRITABLE, LINKS, WRITABLE
 from testbed.engines.launchers import launchers
 from testbed.limits import FILES, FILES_BYTES
 
