@@ -23,6 +23,16 @@ SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": "1",
     "net.ipv6.conf.default.disable_ipv6": "1",
 }
+# Of `all` and of every interface: what a new network namespace has from the machine's first one, and what decides
+# which packets a host takes (devinet_init_net in net/ipv4/devinet.c). Here as in a kernel that nobody has set up.
+INTERFACE = {
+    "rp_filter": "0",  # else what comes in by one interface and is answered by another is dropped in silence
+    "accept_local": "0",
+    "route_localnet": "0",
+    "arp_filter": "0",
+    "arp_ignore": "0",
+    "drop_unicast_in_l2_multicast": "0",
+}
 # Of a host on a dual network, in this order: `all` changes the others. What appears later, such as the way to the
 # wire, has no IPv6.
 SYSCTLS6 = {
@@ -120,9 +130,12 @@ def _host(member: Member, own: tuple[Interface, ...], names: Names, neighbours: 
 
 def sysctls(interfaces: tuple[Interface, ...]) -> dict[str, str]:
     """What our own host has. IPv6 is off but on interfaces of dual networks."""
+    made = dict(SYSCTLS)
+    for place in ("all", *(interface.name for interface in interfaces)):
+        made |= {f"net.ipv4.conf.{place}.{name}": value for name, value in INTERFACE.items()}
     if not any(interface.ip6 for interface in interfaces):
-        return dict(SYSCTLS)
-    made = SYSCTLS | SYSCTLS6
+        return made
+    made |= SYSCTLS6
     for interface in interfaces:
         own = DUAL_INTERFACE if interface.ip6 else {"disable_ipv6": "1"}
         made |= {f"net.ipv6.conf.{interface.name}.{name}": value for name, value in own.items()}

@@ -159,6 +159,25 @@ def test_and_show_them_to_it(who: str) -> None:
     assert "no cgroups" not in ran.output and " passed" in ran.output, str(ran)
 
 
+def test_what_a_machine_has_set_for_its_own_interfaces_is_not_what_hosts_have(tmp_path: Path) -> None:
+    """A new network namespace begins with the machine's; strict filtering by reverse path is usual there."""
+    names = "rp_filter accept_local route_localnet arp_filter arp_ignore drop_unicast_in_l2_multicast".split()
+    sets = " ".join(f"net.ipv4.conf.{place}.{name}=1" for name in names for place in ("all", "default"))
+    files = " ".join(f"/proc/sys/net/ipv4/conf/{place}/{name}" for name in names for place in ("all", "eth0"))
+    asked = tmp_path / "interfaces.yaml"
+    asked.write_text(f"""
+testbed: 1
+hosts: {{a: {{run: "sh -c 'cat {files}'"}}}}
+expect:
+  - a.stdout contains "0"
+  - a.stdout does not contain "1"
+""")
+    tmp_path.chmod(0o755)
+    run = shlex.join(map(str, testbed("run", asked, "--strict")))
+    ran = under_uml("sh", "-c", f"sysctl -w {sets} && {run}")
+    assert ran.status == 0, str(ran)
+
+
 @pytest.mark.parametrize("inherited", ["cubic", "reno", "bbr"])
 @pytest.mark.parametrize("who", ["root", "user"])
 def test_congestion_control_is_the_plans_whatever_the_machine_has(inherited: str, who: str) -> None:

@@ -102,7 +102,9 @@ def test_names_have_the_ipv4_address_first_and_without_ipv6_nothing_changes() ->
 
 def test_kernel_settings_by_interface() -> None:
     server, _, other = planned(THREE).hosts
-    assert other.sysctls == SYSCTLS
+    four = {k: v for k, v in other.sysctls.items() if k.startswith("net.ipv4.conf.")}
+    assert {k: v for k, v in other.sysctls.items() if k not in four} == SYSCTLS
+    assert {k.split(".")[3] for k in four} == {"all", *(nic.name for nic in other.interfaces)}
     assert {k: v for k, v in server.sysctls.items() if k.startswith("net.ipv6")} == {
         "net.ipv6.conf.all.disable_ipv6": "0",
         "net.ipv6.conf.default.disable_ipv6": "1",

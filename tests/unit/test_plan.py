@@ -270,6 +270,18 @@ def test_kernel_settings_are_the_same_everywhere_and_the_authors_own_come_on_top
         "net.ipv4.tcp_wmem": "4096 16384 4194304",
         "net.ipv6.conf.all.disable_ipv6": "1",
         "net.ipv6.conf.default.disable_ipv6": "1",
+        **{
+            f"net.ipv4.conf.{place}.{name}": "0"
+            for place in ("all", "eth0")
+            for name in (
+                "rp_filter",
+                "accept_local",
+                "route_localnet",
+                "arp_filter",
+                "arp_ignore",
+                "drop_unicast_in_l2_multicast",
+            )
+        },
     }
     assert made.host("b").sysctls == {**base, "net.ipv4.tcp_sack": "0", "net.ipv4.ip_forward": "1"}
 
