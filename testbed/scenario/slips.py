@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
+
+import yaml
 
 from testbed.scenario.source import Mark
 
@@ -50,22 +53,35 @@ def guesses(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool
 
 def odd_spaces(lines: Sequence[str]) -> Slip | None:
     """Spaces that are none to YAML, where a line begins or behind a colon, comma or bracket."""
-    found = {}
+    found: dict[int, str] = {}
+    first, column, begins, texts = 0, 0, 0, None
     for number, line in enumerate(lines, 1):
-        better = _ODD.sub(_plain, line)
-        if better != line:
-            found[number] = better
+        for odd in _ODD.finditer(line):
+            if set(odd[0]) == {" "}:
+                continue
+            texts = _texts("\n".join(lines)) if texts is None else texts
+            if any(start <= begins + odd.start() < end for start, end in texts):
+                continue
+            better = found.get(number, line)
+            found[number] = better[: odd.start()] + " " * len(odd[0]) + better[odd.end() :]
+            if not first:
+                first, column = number, next(i for i in range(*odd.span()) if line[i] in _SPACES) + 1
+        begins += len(line) + 1
     if not found:
         return None
-    first = next(iter(found))
-    column = next(i for i, sign in enumerate(lines[first - 1], 1) if sign in _SPACES)
     code = ord(lines[first - 1][column - 1])
     message = f"a space that is none to YAML: U+{code:04X}, which editors and web pages put in"
     return Slip("yaml-space", message, Mark(first, column), found, "with plain spaces:")
 
 
-def _plain(spaces: re.Match[str]) -> str:
-    return " " * len(spaces[0])
+def _texts(text: str) -> list[tuple[int, int]]:
+    """Where texts in quotes, or of several lines, begin and end: what stands in them is the author's."""
+    spans = []
+    with suppress(yaml.YAMLError):  # as far as YAML gets
+        for token in yaml.scan(text, yaml.SafeLoader):
+            if isinstance(token, yaml.ScalarToken) and token.style is not None:
+                spans.append((token.start_mark.index, token.end_mark.index))
+    return spans
 
 
 def _tabs(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
@@ -105,10 +121,23 @@ def _indents(lines: Sequence[str], complaint: Complaint, words: Mapping[str, boo
     """The line where YAML stumbles, or all from there on that are indented as far, moved below a line above."""
     line = lines[complaint.at.line - 1] if complaint.at.line <= len(lines) else ""
     mine = len(_indent(line))
-    above = {len(_indent(one)) for one in lines[: complaint.at.line - 1] if one.strip() and one.strip()[0] != "#"}
+    # Of each indent, the last line that has it.
+    above = {
+        len(_indent(one)): one for one in lines[: complaint.at.line - 1] if one.strip() and one.strip()[0] != "#"
+    }
     word = re.match(rf"\s*({_WORD}):", line)
     left = bool(word and words.get(word[1], False))  # of two that are as near: a top key to the left, others below
-    for other in sorted(above - {mine}, key=lambda one: (abs(one - mine), one if left and mine < 2 else -one))[:4]:
+
+    opens = line.rstrip().endswith(":")
+
+    def likeliest(indent: int) -> tuple[int, bool, int]:
+        """The nearest one. Of two as near: top keys go to the left; below, what opens a block goes with its like."""
+        if left and mine < 2:
+            return abs(indent - mine), False, indent
+        alike = indent > 0 and above[indent].rstrip().endswith(":") == opens
+        return abs(indent - mine), not alike, -indent
+
+    for other in sorted(above.keys() - {mine}, key=likeliest)[:4]:
         message = f"indented by {_spaces(mine)}, which fits no line above"
         at, hint = Mark(complaint.at.line, mine + 1), f"with {_spaces(other)}:"
         alone = {complaint.at.line: " " * other + line.lstrip()}

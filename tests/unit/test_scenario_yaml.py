@@ -268,3 +268,15 @@ def test_pasting_the_repaired_lines_mends_the_file(text: str) -> None:
         if misread(problem):
             lines[problem.line - 1] = misread(problem)
     assert problems("\n".join(lines)) == []
+
+
+def test_a_host_one_space_too_far_in_goes_with_the_hosts_and_not_with_what_one_of_them_runs() -> None:
+    text = HEAD + "hosts:\n  server:\n    serve: a\n   client:\n    run: b\n"
+    problem = only(text)
+    assert (problem.code, problem.hint) == ("yaml-indent", "with 2 spaces:\n  client:")
+
+
+@pytest.mark.parametrize("about", ['"\u00a00"', "'a,\u00a0b'", '"\n \u00a0b"', "|\n \u00a0b"])
+def test_a_space_of_another_kind_in_a_text_is_the_authors(about: str) -> None:
+    text = f"testbed: 1\nhosts: {{a: {{run: x}}}}\nabout: {about}\n"
+    assert "\u00a0" in parse(text, "t.yaml").about
