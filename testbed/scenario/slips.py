@@ -131,7 +131,7 @@ def _indents(lines: Sequence[str], complaint: Complaint, words: Mapping[str, boo
     opens = line.rstrip().endswith(":")
 
     def likeliest(indent: int) -> tuple[int, bool, int]:
-        """The nearest one. Of two as near: top keys go to the left; below, what opens a block goes with its like."""
+        """The nearest one. Of two as near: top keys to the left; below, what opens a block goes with its like."""
         if left and mine < 2:
             return abs(indent - mine), False, indent
         alike = indent > 0 and above[indent].rstrip().endswith(":") == opens
