@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from testbed.expect.evidence import Undecided
 from testbed.expect.show import percent, quoted, shown
 from testbed.measure import statistics
-from testbed.measure.records import SEVERITY, Outcome
+from testbed.measure.records import LESS_BUSY, SEVERITY, Outcome
 from testbed.measure.samples import Counts, Dimension, Value
 from testbed.measure.statistics import Number
 
@@ -103,7 +103,7 @@ def ordered(left: Found, operator: str, right: Found) -> Result:
         if COMPARE[operator](*spared):
             return "inconclusive", (
                 f"{reason}; this machine may have made it late by {shown(late.late_ns, 'time')}: try "
-                "a less busy machine, a `rate` on the link, or a wider bound"
+                f"{LESS_BUSY}, a `rate` on the link, or a wider bound"
             )
     return "fail", reason
 

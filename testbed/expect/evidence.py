@@ -11,7 +11,7 @@ from testbed.expect.names import Member, Target
 from testbed.limits import MEMORY_BYTES, OUTPUT_BYTES
 from testbed.measure.link_metrics import LinkFrames, by_link
 from testbed.measure.metrics import BUILT_IN, Declared, Reported, built_in, report
-from testbed.measure.records import MEMORY_KILLS, Outcome, ProgramRecord, Records
+from testbed.measure.records import LESS_BUSY, MEMORY_KILLS, Outcome, ProgramRecord, Records
 from testbed.measure.samples import Samples, TooFew, aggregate
 from testbed.plan.types import Metric, Plan, Program
 from testbed.scenario.fields import did_you_mean
@@ -217,7 +217,7 @@ class Evidence:
         if late_ns <= EXCUSED_NS:
             return ""
         late = f"frames between {host} and {peer} left up to {format_ns(late_ns)} late, there and back together"
-        return f"{late}, and a timer may have run out over that: try a less busy machine"
+        return f"{late}, and a timer may have run out over that: try {LESS_BUSY}"
 
     def _latest(self, host: str) -> tuple[int, str, str]:
         """(by how much the latest frames there and back were late, this host, the peer for which it is most)."""

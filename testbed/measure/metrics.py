@@ -171,6 +171,8 @@ class _Collected:
 
     def add_reported(self, key: str, value: Any) -> None:
         name, dimension, scale = split_unit(key)
+        if key in CALLED_LIKE_UNIT and isinstance(value, str | bool):
+            dimension, scale = None, 1  # a word, of a program for which it is no unit
         if isinstance(value, dict):
             if set(value) != {"count", "of"}:
                 return  # an object of the program's own: only `metrics: {json: ...}` looks into it

@@ -93,6 +93,9 @@ class Records:
     fail: str = ""  # the run as a whole failed: the scenario's own timeout ran out
 
 
+LESS_BUSY = "a less busy machine"  # what to try where a verdict is undecided because this one was late
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One judgement. `text` is the expectation as written or the implied one."""
@@ -110,6 +113,11 @@ class Judgement:
     outcome: Outcome
     reason: str
     verdicts: tuple[Verdict, ...]
+
+    @property
+    def too_late(self) -> bool:
+        """Whether a verdict is undecided because this machine was late: another run may decide it."""
+        return any(v.outcome == "inconclusive" and LESS_BUSY in v.reason for v in self.verdicts)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -289,3 +289,9 @@ def test_a_declared_metric_that_is_called_like_its_unit_has_it(value: object, di
 def test_a_unit_that_is_declared_is_stronger_than_a_name() -> None:
     declared = [Declared("bytes", json_path="n", dimension="time", scale=Fraction(10**9))]
     assert report(printed({"n": 2}), declared).samples["bytes"] == Samples("time", [2 * 10**9])
+
+
+def test_a_word_is_a_word_also_where_its_metric_is_called_like_a_unit() -> None:
+    """`{"ns": "refused"}`: the Network Systems family, and no nanoseconds."""
+    found = report(b'{"ns": "refused", "ms": true}\n').samples
+    assert found["ns"] == Samples("text", ["refused"]) and found["ms"].dimension == "text"
