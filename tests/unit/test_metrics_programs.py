@@ -293,5 +293,5 @@ def test_a_unit_that_is_declared_is_stronger_than_a_name() -> None:
 
 def test_a_word_is_a_word_also_where_its_metric_is_called_like_a_unit() -> None:
     """`{"ns": "refused"}`: the Network Systems family, and no nanoseconds."""
-    found = report(b'{"ns": "refused", "ms": true}\n').samples
+    found = report(printed({"ns": "refused", "ms": True})).samples
     assert found["ns"] == Samples("text", ["refused"]) and found["ms"].dimension == "text"
