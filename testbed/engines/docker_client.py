@@ -24,6 +24,7 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 OLDEST_API = "1.41"  # Docker 20.10
 ANSWERS_WITHIN_S = 3
 REQUEST_TIMEOUT_S = 180  # one create on a machine that is busy with a hundred of them
+OTHERS = "start a Docker Engine and set DOCKER_HOST, or use --engine namespaces"
 POOL = 64  # connections kept open; more threads than this only open and close them more often
 
 
@@ -65,14 +66,18 @@ def connect(host: str | None = None, timeout_s: int = REQUEST_TIMEOUT_S) -> Api:
         address.dial(timeout_s).close()  # where that fails the SDK leaves a socket open and buries the reason
         api = Api(address, version="auto", timeout=timeout_s, max_pool_size=POOL, **where)
         old = version_lt(api.api_version, OLDEST_API)
-        kind = api.version()["Os"]
+        found = api.version()
     except (OSError, docker.errors.DockerException) as problem:  # requests' exceptions are OSErrors
         raise HostError(f"{doing}: {_cause(problem)}; {_advice(problem)}") from problem
-    if old or kind != "linux":
-        found = f"its API is {api.api_version}" if old else f"it runs {kind} containers"
-        api.close()
-        raise HostError(f"{doing}: {found}, needed is Linux and API {OLDEST_API} (Docker 20.10) or newer")
-    return api
+    if any("Podman" in str(component.get("Name")) for component in found.get("Components") or ()):
+        why = f"this is Podman {found['Version']}, which is not supported yet; {OTHERS}"
+    elif old or found["Os"] != "linux":
+        has = f"its API is {api.api_version}" if old else f"it runs {found['Os']} containers"
+        why = f"{has}, needed is Linux and API {OLDEST_API} (Docker 20.10) or newer"
+    else:
+        return api
+    api.close()
+    raise HostError(f"{doing}: {why}")
 
 
 def daemon_answers(host: str | None = None) -> tuple[bool, str]:

@@ -22,6 +22,8 @@ from testbed.engines.docker_client import asking, connect, daemon_answers
 from testbed.engines.docker_stream import Address
 from testbed.errors import EngineError, HostError
 
+PODMAN = {"ApiVersion": "1.41", "Os": "linux", "Version": "5.8.6", "Components": [{"Name": "Podman Engine"}]}
+
 
 @pytest.mark.parametrize(
     ("info", "lacking"),
@@ -102,10 +104,11 @@ def test_a_socket_that_is_not_ours_to_use_points_to_the_group(monkeypatch: pytes
         ({"ApiVersion": "1.51", "Os": "linux", "Version": "28.3.0"}, ""),
         ({"ApiVersion": "1.40", "Os": "linux", "Version": "19.03"}, "its API is 1.40, needed is"),
         ({"ApiVersion": "1.44", "Os": "windows", "Version": "25"}, "it runs windows containers"),
+        (PODMAN, "this is Podman 5.8.6, which is not supported yet; start a Docker Engine"),
     ],
 )
 def test_a_daemon_that_is_too_old_or_of_another_kind_is_refused(
-    tmp_path: Path, version: dict[str, str], refusal: str
+    tmp_path: Path, version: dict[str, Any], refusal: str
 ) -> None:
     with daemon_saying(tmp_path / "socket", version):
         answers, why = daemon_answers(f"unix://{tmp_path}/socket")
@@ -133,7 +136,7 @@ def test_the_host_that_is_asked_for_wins_over_the_environment_and_that_over_the_
 
 
 @contextmanager
-def daemon_saying(path: Path, version: dict[str, str]) -> Iterator[None]:
+def daemon_saying(path: Path, version: dict[str, Any]) -> Iterator[None]:
     """A server that knows its version and nothing else."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
