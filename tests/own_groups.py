@@ -37,8 +37,9 @@ class OwnGroups:
                     self._enter(Path(directory), version, Path(own[controllers[0]][0]))
 
     def _enter(self, parent: Path, version: int, home: Path) -> None:
-        for dead in parent.glob(f"{OF_TESTS}*"):
-            self._remove(dead, 0)
+        for other in parent.glob(f"{OF_TESTS}*"):
+            if not Path("/proc", other.name.removeprefix(OF_TESTS)).exists():  # its session was killed
+                self._remove(other, 0)
         made = parent / f"{OF_TESTS}{os.getpid()}"
         made.mkdir()
         self.places.append(made)

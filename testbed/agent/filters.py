@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from testbed.agent import bpf, kernel, namespaces
-from testbed.errors import CapabilityError, CommandError, ConditionError
+from testbed.errors import CapabilityError, CommandError, ConditionError, EngineError
 
 _LACKING = (
     "classifier not found",
@@ -157,18 +158,36 @@ def write(lines: Iterable[str], tool: str, netns: int | None, doing: str) -> Non
 
 
 def shut_door(bridge: str) -> dict[str, Any]:
-    """Drop whatever hosts send to the machine itself at this bridge; frames between its ports do not pass here.
+    """Drop what hosts send to the machine itself at this bridge, and what it sends to them; ports pass each other.
 
-    Returns the filter as read back. Raises ConditionError if it is not there afterwards.
+    Group frames go to all ports: a bridge that looks for who wants them drops what is no good one.
+    Returns the filters as read back. Raises ConditionError if they are not there afterwards.
     """
     doing = f"shutting the door of {bridge}"
     wanted = _door(bridge)
-    write(commands([bridge], [wanted], read([bridge], None, doing)), "tc", None, doing)
+    write(commands([bridge], wanted, read([bridge], None, doing)), "tc", None, doing)
+    namespaces.batch("ip", [f"link set dev {bridge} type bridge mcast_snooping 0"], None, doing)
     seen = read([bridge], None, doing)
-    wrong = differences([wanted], [entry.filter for entry in seen])
+    wrong = differences(wanted, [entry.filter for entry in seen])
     if wrong:
         raise ConditionError(f"{doing}: {'; '.join(wrong)}")
-    return seen[0].to_json()
+    return {entry.filter.side: entry.to_json() for entry in seen}
+
+
+def silence_ports(bridges: Iterable[str]) -> None:
+    """The machine's ends of the hosts' interfaces say nothing by themselves: no IPv6 there. Raises EngineError."""
+    doing = "silencing the ports of the bridges"
+    with kernel.of(None, doing) as now:
+        ports = [link["ifname"] for link in now.links() if link.get("master") in bridges]
+    for port in ports:
+        switch = Path("/proc/sys/net/ipv6/conf", port, "disable_ipv6")
+        try:
+            if switch.read_text().strip() != "1":
+                switch.write_text("1")
+        except FileNotFoundError:  # no IPv6 here, or the port has just gone with its host
+            continue
+        except OSError as problem:
+            raise EngineError(f"{doing}: {switch}: {problem.strerror}") from problem
 
 
 def open_door(bridge: str) -> None:
@@ -178,8 +197,8 @@ def open_door(bridge: str) -> None:
         links = now.links()
     there = any(link["ifname"] == bridge for link in links)
     if there and not any(link.get("master") == bridge for link in links):
-        namespaces.batch("tc", [_door(bridge).delete_command(), f"qdisc del dev {bridge} clsact"], None, doing)
+        namespaces.batch("tc", [f"qdisc del dev {bridge} clsact"], None, doing)
 
 
-def _door(bridge: str) -> Filter:
-    return Filter(bridge, "ingress", 1, bpf.text(bpf.DROP_ALL), None)
+def _door(bridge: str) -> list[Filter]:
+    return [Filter(bridge, side, 1, bpf.text(bpf.DROP_ALL), None) for side in kernel.SIDES]

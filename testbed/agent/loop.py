@@ -112,6 +112,7 @@ class Agent:
             host.open()
             self.hosts[host.name] = host
             seen[host.name] = baseline.apply(host) | {"limits": groups.in_force(host.pid)}
+        filters.silence_ports(self._doors)
         passage.prove(wanted)
         return {"hosts": seen}
 
