@@ -6,7 +6,7 @@ was wanted to the last one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def shut_door(bridge: str) -> dict[str, Any]:
     return {entry.filter.side: entry.to_json() for entry in seen}
 
 
-def silence_ports(bridges: Iterable[str]) -> None:
+def silence_ports(bridges: Collection[str]) -> None:
     """The machine's ends of the hosts' interfaces say nothing by themselves: no IPv6 there. Raises EngineError."""
     doing = "silencing the ports of the bridges"
     with kernel.of(None, doing) as now:
