@@ -25,7 +25,7 @@ from testbed import limits
 from testbed.directories import BELOW_WRITABLE, LINKS
 from testbed.engines import docker_agent, docker_copies, docker_host, docker_inside, docker_owner, docker_process
 from testbed.engines.api import AddressTaken, Command, Sink
-from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation
+from testbed.engines.docker_client import Api, asking, connect, daemon_answers, explanation, refuse_mapped_users
 from testbed.engines.docker_image import (
     PYTHON,
     archive,
@@ -218,6 +218,7 @@ class DockerEngine:
         """Its channel, and what it finds out first; `facts` of one before it. Raises EngineError."""
         with asking("asking the Docker daemon what it is"):
             info = self._api.info()
+        refuse_mapped_users(info)
         *others, last = docker_agent.attempts(info, facts)
         self._channel = None
         for options in others:

@@ -11,7 +11,6 @@ from testbed.engines.launchers import LIBRARY
 CAPABILITIES = (
     "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "KILL", "SYS_NICE", "DAC_READ_SEARCH",
 )  # fmt: skip
-MAPPED_USERS = ("DAC_OVERRIDE",)  # where hosts' files are of other users than the agent, none of whom it is
 # What docker_inside finds out is the first line that comes from the agent: a process of its own takes 0.15 s.
 AGENT = f"""
 import json, sys
@@ -36,8 +35,6 @@ def attempts(info: Mapping[str, Any], facts: Mapping[str, Any] | None) -> list[d
     options: dict[str, Any] = {"security_opt": [], "cap_add": list(CAPABILITIES)}
     options["security_opt"] += ["apparmor=unconfined"] if "name=apparmor" in security else []
     options["security_opt"] += ["label=disable"] if "name=selinux" in security else []
-    if "name=userns" in security:
-        options |= {"userns_mode": "host", "cap_add": [*CAPABILITIES, *MAPPED_USERS]}
     if facts is not None:
         options["ulimits"] = docker_host.ulimits(facts, {})
     # A kernel or a daemon may be without it: the wire is then a bit later, and says so.

@@ -87,7 +87,20 @@ def daemon_answers(host: str | None = None) -> tuple[bool, str]:
     except HostError as problem:
         return False, f"no Docker daemon: {problem}"
     with api_closed(api):
-        return True, f"Docker {api.version()['Version']} answers"
+        try:
+            refuse_mapped_users(api.info())
+            return True, f"Docker {api.version()['Version']} answers"
+        except (HostError, OSError, docker.errors.DockerException) as problem:
+            return False, f"no Docker daemon: {problem}"
+
+
+def refuse_mapped_users(info: Mapping[str, Any]) -> None:
+    """Raises HostError for a daemon that maps users: hosts would miss what is copied to them."""
+    if any("name=userns" in option for option in info.get("SecurityOptions") or ()):
+        raise HostError(
+            "this daemon maps users (userns-remap), so that hosts would see neither their files nor volumes; "
+            "use one without that, or --engine namespaces"
+        )
 
 
 def lacking_limits(info: Mapping[str, Any]) -> list[str]:
