@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
+import _signal  # type: ignore[import-not-found]  # `signal` takes milliseconds to load: a traceback at Ctrl-C
 
 
 def main() -> None:
     """Before all else is loaded, Python's own answer to Ctrl-C goes: an exception wherever it happens to be."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     from testbed import cli
 
     cli.main()
