@@ -33,6 +33,7 @@ class Found:
     says: str = ""
     name: str = ""
     late_ns: int = 0  # by how much the network's own lateness may have made a time longer
+    overdue_ns: Number = 0  # and by how much it has, where that is known: on a link, which knows when all was due
 
     @property
     def number(self) -> Number:
@@ -87,7 +88,11 @@ def equality(left: Found, operator: str, right: Sequence[Found]) -> Result:
 
 
 def ordered(left: Found, operator: str, right: Found) -> Result:
-    """`<`, `<=`, `>`, `>=`. An upper bound on a time that fails is tested again with the lateness taken off."""
+    """`<`, `<=`, `>`, `>=`. A bound on a time is tested again with the lateness taken off.
+
+    An upper bound that fails, with what may have made it late. A bound that holds, with what is known to have: a
+    late machine must not stand in for the delay that a file asks for.
+    """
     _same_dimension(left, right)
     if left.dimension == "text":
         raise Undecided("error", f"{left.says}: words have no order; use ==, contains or matches")
@@ -95,7 +100,14 @@ def ordered(left: Found, operator: str, right: Found) -> Result:
         return "fail", f"{left.says}, which is no number"
     a, b = left.number, right.number
     if COMPARE[operator](a, b):
-        return "pass", _both(left, [right])
+        holds = _both(left, [right])
+        if left.dimension != "time" or COMPARE[operator](a - left.overdue_ns, b - right.overdue_ns):
+            return "pass", holds
+        late_ns = max(left.overdue_ns, right.overdue_ns)
+        return "inconclusive", (
+            f"{holds}; it does not hold without the {shown(late_ns, 'time')} by which this machine was late: try "
+            f"{LESS_BUSY}, or a `rate` on the link"
+        )
     reason = f"{left.says}, and {right.says}" if right.says else f"{left.says}, not {operator} {right.shown}"
     if left.dimension == "time":
         late = left if operator in ("<", "<=") else right

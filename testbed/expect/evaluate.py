@@ -89,8 +89,11 @@ class Evaluator:
     def _of(self, target: Target, member: Member) -> Found:
         samples = self.evidence.value(target, member)
         value, dimension = samples.values[0], samples.dimension
-        late_ns = self.evidence.lateness_ns(member) if dimension == "time" else 0
-        return _found(target.shown(member), value, dimension, late_ns)
+        found = _found(target.shown(member), value, dimension)
+        if dimension != "time":
+            return found
+        late_ns, overdue_ns = self.evidence.lateness_ns(member), self.evidence.overdue_ns(target, member)
+        return replace(found, late_ns=late_ns, overdue_ns=overdue_ns)
 
     def _sum(self, target: Target) -> Found:
         parts = [self._of(target, member) for member in target.members]
@@ -98,7 +101,9 @@ class Evaluator:
         if dimension == "ratio":
             raise Undecided("error", f"the sum of {target.written} is no ratio: name one, or compare its counts")
         value = _calculated(statistics.total([part.number for part in parts]))
-        return _found(f"the sum of {target.written}", value, dimension, sum(part.late_ns for part in parts))
+        found = _found(f"the sum of {target.written}", value, dimension)
+        late_ns, overdue_ns = sum(part.late_ns for part in parts), sum(part.overdue_ns for part in parts)
+        return replace(found, late_ns=late_ns, overdue_ns=overdue_ns)
 
     def _operand(self, operand: Operand, left: Target, member: Member | None) -> Found:
         match operand:
@@ -126,8 +131,9 @@ class Evaluator:
         if not reading.written_factor:
             return found
         value = _calculated(found.number * reading.factor)
-        late_ns = math.ceil(found.late_ns * reading.factor)
-        return _found(f"{reading.written_factor}{found.name}", value, found.dimension, late_ns)
+        late_ns, overdue_ns = math.ceil(found.late_ns * reading.factor), found.overdue_ns * reading.factor
+        times = _found(f"{reading.written_factor}{found.name}", value, found.dimension)
+        return replace(times, late_ns=late_ns, overdue_ns=overdue_ns)
 
     def _combined(self, both: Combined, left: Target, member: Member | None) -> Found:
         a, b = (self._operand(operand, left, member) for operand in (both.left, both.right))
@@ -137,11 +143,13 @@ class Evaluator:
             return Found(value, dimension)
         parts = " and ".join(says for says in (a.says, b.says) if says)
         late_ns = a.late_ns + (b.late_ns if both.sign == "+" else 0)
-        return Found(value, dimension, f"{parts}, which makes {shown(value, dimension)}", late_ns=late_ns)
+        overdue_ns = a.overdue_ns + (b.overdue_ns if both.sign == "+" else -b.overdue_ns)
+        found = Found(value, dimension, f"{parts}, which makes {shown(value, dimension)}")
+        return replace(found, late_ns=late_ns, overdue_ns=overdue_ns)
 
 
-def _found(name: str, value: Value, dimension: Dimension, late_ns: int) -> Found:
-    return Found(value, dimension, f"{name} is {shown(value, dimension)}", name, late_ns)
+def _found(name: str, value: Value, dimension: Dimension) -> Found:
+    return Found(value, dimension, f"{name} is {shown(value, dimension)}", name)
 
 
 def _alike(right: Found, left: Found, target: Target) -> Found:

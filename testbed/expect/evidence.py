@@ -12,7 +12,8 @@ from testbed.limits import MEMORY_BYTES, OUTPUT_BYTES
 from testbed.measure.link_metrics import LinkFrames, by_link
 from testbed.measure.metrics import BUILT_IN, Declared, Reported, built_in, report
 from testbed.measure.records import LESS_BUSY, MEMORY_KILLS, Outcome, ProgramRecord, Records
-from testbed.measure.samples import Samples, TooFew, aggregate
+from testbed.measure.samples import Counts, Samples, TooFew, aggregate
+from testbed.measure.statistics import Number
 from testbed.plan.types import Metric, Plan, Program
 from testbed.scenario.fields import did_you_mean
 from testbed.scenario.units import UNITS, format_ns, format_size
@@ -64,7 +65,9 @@ class Evidence:
 
     def value(self, target: Target, member: Member) -> Samples:
         """The one value of a member's metric, aggregated if the expectation says so. Raises Undecided."""
-        samples = self._samples(target, member)
+        return self._aggregated(target, member, self._samples(target, member))
+
+    def _aggregated(self, target: Target, member: Member, samples: Samples) -> Samples:
         shown = target.shown(member)
         if target.aggregate is None:
             if len(samples.values) == 1:
@@ -196,6 +199,18 @@ class Evidence:
                 peer = link.target if link.source == member.host else link.source
                 of_peer[peer] = of_peer.get(peer, self._waited_ns(peer)) + self._late_ns(link.id)
         return self._waited_ns(member.host) + max(of_peer.values(), default=self.records.proof.canary_p99_ns)
+
+    def overdue_ns(self, target: Target, member: Member) -> Number:
+        """By how much lateness has changed a time, known frame by frame: 0 but of a link's one_way_delay.
+
+        Below 0 where it made an aggregate less, as it may a standard deviation. Raises Undecided as `value` does.
+        """
+        if member.link is None:
+            return 0
+        due = self._aggregated(target, member, self.links[member.link.id].due_samples(target.metric))
+        [as_due], [found] = due.values, self.value(target, member).values
+        assert not isinstance(as_due, str | Counts) and not isinstance(found, str | Counts)
+        return 0 if found == as_due else found - as_due  # infinite is infinite when it was due, too
 
     def excuse(self, members: Iterable[Member]) -> str:
         """Why what these counted or said may be our doing, as if a timer of theirs ran out; "" if it is not.

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import groupby
+from typing import Literal
 
 from testbed.measure.records import Frame
 from testbed.measure.samples import Counts, Dimension, Samples
@@ -73,10 +74,16 @@ class LinkFrames:
         """One of LINK_METRICS. Raises KeyError for another name."""
         dimension = LINK_METRICS[name]
         if name in MANY_SAMPLES:
-            return Samples(dimension, self._delays() if name == "one_way_delay" else self._loss_periods())
+            return Samples(dimension, self._delays("sent_ns") if name == "one_way_delay" else self._loss_periods())
         if name == "loss_ratio":
             return Samples(dimension, [Counts(self._dropped(), len(self.originals))])
         return Samples(dimension, [self._count(name)])
+
+    def due_samples(self, name: str) -> Samples:
+        """The same had every frame left when it was due."""
+        if name != "one_way_delay":
+            return self.samples(name)
+        return Samples(LINK_METRICS[name], self._delays("due_ns"))
 
     def _count(self, name: str) -> int:
         match name:
@@ -114,14 +121,14 @@ class LinkFrames:
         fates = groupby(f.cause in _DROPPED for f in self.originals)
         return [sum(1 for _ in period) for lost, period in fates if lost]
 
-    def _delays(self) -> list[int | float]:
+    def _delays(self, until: Literal["sent_ns", "due_ns"]) -> list[int | float]:
         """RFC 7679: one sample a packet, infinite for one that was lost. What the wire lost is not known."""
-        return list(self._each_delay())
+        return list(self._each_delay(until))
 
-    def _each_delay(self) -> Iterator[int | float]:
+    def _each_delay(self, until: Literal["sent_ns", "due_ns"]) -> Iterator[int | float]:
         for frame in self.originals:
-            if frame.cause is None and frame.sent_ns is not None:
-                yield frame.sent_ns - frame.in_ns
+            if frame.cause is None and (left_ns := getattr(frame, until)) is not None:
+                yield left_ns - frame.in_ns
             elif frame.cause in _DROPPED:
                 yield math.inf
 

@@ -5,6 +5,8 @@ The wire can only add delay, and it is on record by how much. What is compared w
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from testbed.expect.evidence import EXCUSED_NS
@@ -97,6 +99,45 @@ def test_a_verdict_that_lateness_leaves_open_says_what_to_change() -> None:
     run.expect(f"{WAY} <= 20 ms")
     assert "try a less busy machine, a `rate` on the link, or a wider bound" in run.judged.reason
     assert run.judged.outcome == "inconclusive"
+
+
+# ---------------------------------------------------------------- a delay that is only lateness
+
+AWAY = "sensor-1->collector.one_way_delay.median"  # 20 ms, and here 5 ms late
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        (f"{AWAY} >= 20 ms", "pass"),
+        (f"{AWAY} >= 20.001 ms", "inconclusive"),
+        (f"{AWAY} > 24.9 ms", "inconclusive"),
+        (f"{AWAY} > 27 ms", "fail"),
+        (f"{AWAY} between 24 ms and 26 ms", "inconclusive"),
+        (f"{AWAY} ~ 25 ms +- 1 ms", "inconclusive"),
+        (f"{AWAY} <= 26 ms", "pass"),
+        (f"{AWAY} >= 1.2 x collector->sensor-1.one_way_delay.min", "inconclusive"),
+        (f"collector->sensor-1.one_way_delay.min < {AWAY} - 1 ms", "inconclusive"),
+        ("sensor-1->collector.one_way_delay.max >= 1 s", "pass"),  # a lost one, infinite however late the others
+        ("sensor-1->collector.one_way_delay.count >= 450", "pass"),
+        ("sum of sensor->collector.one_way_delay.median >= 42 ms", "inconclusive"),
+    ],
+)
+def test_a_bound_on_a_links_delay_that_only_lateness_meets_is_undecided(text: str, outcome: str) -> None:
+    """Or a saboteur that takes the delay away would pass where the machine is late enough."""
+    run = good_run()
+    run.ledger[:] = [
+        f._replace(sent_ns=f.due_ns + 5 * MS) if f.link == OUT and f.sent_ns is not None and f.due_ns else f
+        for f in run.ledger
+    ]
+    run.recount()
+    run.lateness(OUT, 0)  # what is known frame by frame needs no bound
+    run.expect(text)
+    verdict = run.judged.verdicts[-1]
+    assert verdict.outcome == outcome, verdict
+    if outcome == "inconclusive" and "~" not in text and "between" not in text:
+        assert re.search(r"does not hold without the 5(\.023)? ms by which this machine was late", verdict.reason)
+        assert "try a less busy machine" in verdict.reason
 
 
 # ---------------------------------------------------------------- timers that ran out
