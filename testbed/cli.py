@@ -320,7 +320,7 @@ def _run_one(path: Path, asked: Asked, keep: bool) -> Ended:
         runner = _runner(asked, scenario, progress.say)
         if keep:
             runner.hold = lambda run, engine: _hold(run, engine, progress)
-        done = runner.run(scenario, path.read_text(encoding="utf-8"), _project(path, asked.root), asked.seed)
+        done = runner.run(scenario, room.text_of(path), _project(path, asked.root), asked.seed)
     if not keep or done.judgement.outcome == "skip":
         _show(done.plan, done.records, done.judgement, runner.engine_name, done.results.path)
     return Ended(path.stem, done.judgement.outcome, done.judgement.reason)
@@ -340,7 +340,7 @@ def _prove_one(path: Path, asked: Asked) -> tuple[list[Ended], str]:
     from testbed.progress import Progress
     from testbed.proving import prove
 
-    text, scenario = path.read_text(encoding="utf-8"), room.load(path)
+    text, scenario = room.text_of(path), room.load(path)
     if not scenario.fails_when:
         click.echo(f"nothing to prove in {path.stem}: it has no `fails_when`", err=True)
         return [], ""
@@ -433,7 +433,7 @@ def _problems(path: Path, root: Path | None = None) -> list[Problem]:
     from testbed.plan import plan
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = room.text_of(path)
     except (OSError, UnicodeDecodeError) as problem:
         return [room.unreadable(_shown(path), problem)]
     try:

@@ -15,6 +15,7 @@ PROCESSES = 2048  # and threads, of a host
 FILES_BYTES = 1 << 30  # of a host's writable directories, and of each volume
 FILES = 200_000  # how many, there
 OPEN_FILES = 65536  # of a process, as far as the machine allows
+DEEP = 200  # directories in directories, on the way in and out: paths have an end everywhere, and recursion too
 COLLECTED_BYTES = FILES_BYTES + 2048 * FILES  # of one path that is copied out: the fullest host, as an archive
 # By control groups, which not every engine has or may write: what holds is read back from the hosts.
 BY_GROUPS = {"memory_bytes": MEMORY_BYTES, "swap_bytes": 0, "processes": PROCESSES}
@@ -26,6 +27,11 @@ OOM_SCORE_ADJ = 1000  # where memory runs out, programs in hosts go first; proc_
 def too_large() -> OSError:
     """For what is not copied out of a host: a file with holes is as large as it says."""
     return OSError(errno.EFBIG, f"more than {COLLECTED_BYTES} bytes, the most that is collected")
+
+
+def too_deep() -> OSError:
+    """The same for directories in directories, and for names that are too long together."""
+    return OSError(errno.ENAMETOOLONG, f"too deep: more than {DEEP} directories, or a path of 4,096 bytes")
 
 
 def as_records() -> dict[str, int]:

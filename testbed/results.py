@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from testbed.errors import HostError, counted
+from testbed.limits import DEEP, too_deep
 from testbed.measure.ledger import from_json_line, to_json_line
 from testbed.measure.records import Congestion, Frame, Judgement, LinkProof, ProgramRecord, Records
 from testbed.plan.types import Plan
@@ -28,6 +29,7 @@ SCENARIO, PLAN, ENVIRONMENT, RUN = "scenario.yaml", "plan.json", "environment.js
 LEDGER, KERNEL, PROOF = "ledger.jsonl", "kernel.json", "proof.json"
 VERDICTS, REPORT = "verdicts.json", "report.txt"
 RESULTS_FORMAT = 1
+LONGEST_PATH = 4096  # bytes, with the one that ends it: PATH_MAX
 STREAMS = ("stdout", "stderr")
 
 
@@ -42,6 +44,9 @@ class Results:
         """Make a new directory and point `latest` at it. Raises HostError with what to try."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         try:
+            if (root / name).is_symlink():  # it came with the project: what is beyond is not ours to write to
+                where = f"{root / name} is a link, to {(root / name).resolve()}"
+                raise HostError(f"making a results directory: {where}; remove it, or try --results DIR")
             for attempt in range(1, 1000):
                 path = root / name / (f"{stamp}-{seed}" if attempt == 1 else f"{stamp}-{seed}.{attempt}")
                 try:
@@ -93,14 +98,20 @@ class Results:
         self._write_json(RUN, run | ended | {"programs": programs})
 
     def save_collected(self, program_id: str, path: str, archive: bytes) -> list[str]:
-        """Unpack what `collect:` brought, regular files only; returns what was left out and why."""
+        """Unpack what `collect:` brought, regular files only; returns what was left out and why.
+
+        Raises OSError.
+        """
         root = self.path / "collected" / program_id
-        left_out = []
+        left_out: list[str] = []
+        deep = f"{path}: something in it is {too_deep().strerror}"
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             for member in tar:
                 parts = [part for part in (PurePosixPath(path).parent / member.name).parts if part != "/"]
                 if ".." in parts:
                     left_out.append(f"{member.name}: it points outside")
+                elif len(parts) > DEEP or len(os.fsencode(str(root.joinpath(*parts)))) >= LONGEST_PATH:
+                    left_out += [deep] if deep not in left_out else []
                 elif member.isfile() and (content := tar.extractfile(member)) is not None:
                     target = root.joinpath(*parts)
                     target.parent.mkdir(parents=True, exist_ok=True)

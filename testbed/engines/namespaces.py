@@ -168,6 +168,8 @@ class NamespacesEngine:
             raise FileNotFoundError(f"{doing}: no such file or directory")
         if status == guest.TOO_LARGE:
             raise limits.too_large()
+        if status == guest.TOO_DEEP:
+            raise limits.too_deep()
         if status != 0:
             raise EngineError(f"{doing}: {complaint or f'it ended with {status}'}")
         return archive

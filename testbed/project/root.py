@@ -6,16 +6,20 @@ whatever a path turns out to be is looked at before anything of a run is built.
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 import pwd
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.project.tree import Listing, listing, within
+from testbed.limits import FILES_BYTES
+from testbed.project.tree import Listing, listing, opened, within
 
 MARKS = (".git", "pyproject.toml", "testbed.toml")  # what a project's root has
+FIRST_USER = 1000  # of the uids that people have
 
 
 class Refused(Exception):
@@ -30,7 +34,7 @@ def find_root(directory: Path) -> Path:
     """The nearest directory, this one or above, with one of MARKS; without one, the directory itself.
 
     A home is nobody's project, nor is what homes lie in: with such a root, a scenario that was only saved there
-    could have every secret of its reader.
+    could have every secret of its reader. Anybody's home: with `sudo`, the reader is not who runs this.
     """
     directory = directory.resolve()
     for one in (directory, *directory.parents):
@@ -42,8 +46,9 @@ def find_root(directory: Path) -> Path:
 
 
 def holds_homes(directory: Path) -> bool:
-    """Whether it is the home of whoever runs this, or lies above it: `/`, `/home`, `/home/anna`."""
-    homes = {Path.home()}
+    """Whether it is the home of a person, or lies above one: `/`, `/home`, `/home/anna`."""
+    people = (one.pw_dir for one in pwd.getpwall() if one.pw_uid == 0 or one.pw_uid >= FIRST_USER)
+    homes = {Path.home(), *(Path(home) for home in people if home != "/")}
     with suppress(KeyError):
         homes.add(Path(pwd.getpwuid(os.geteuid()).pw_dir))
     return any(home.resolve().is_relative_to(directory) for home in homes)
@@ -74,6 +79,8 @@ class Project:
         path = posixpath.normpath(self.directory / source)
         try:
             real = os.path.realpath(path, strict=True)
+        except ValueError as problem:
+            raise Refused(f"`{source}`: {problem}", "no file has such a name") from problem
         except OSError as problem:
             if not self.has(os.path.realpath(path)):  # what is or is not out there is nobody's business
                 raise self._outside(source, path) from problem
@@ -86,15 +93,27 @@ class Project:
         """Whether a real path lies in the project."""
         return within(path, str(self.root))
 
-    def read(self, source: str) -> bytes:
-        """The content of a file. Raises Refused."""
+    @contextmanager
+    def open(self, source: str) -> Iterator[io.BufferedReader]:
+        """A file that can be read, and is no larger than all that a host holds. Raises Refused."""
         path = self.find(source)
         if not Path(path).is_file():
             raise Refused(f"`{source}` is no file", f"looked at {path}")
         try:
-            return Path(path).read_bytes()
+            with opened(path) as file:
+                if os.fstat(file.fileno()).st_size > FILES_BYTES:
+                    raise Refused(f"`{source}` is more than 1 GiB", "a host holds no more")
+                yield file
         except OSError as problem:
             raise Refused(f"`{source}`: {problem.strerror}", f"looked at {path}") from problem
+
+    def read(self, source: str) -> bytes:
+        """The content of a file. Raises Refused."""
+        with self.open(source) as file:
+            content = file.read(FILES_BYTES + 1)
+        if len(content) > FILES_BYTES:  # of a file that grew meanwhile
+            raise Refused(f"`{source}` is more than 1 GiB", "a host holds no more")
+        return content
 
     def copied(self, source: str) -> Listing:
         """A file or directory with all that is below it, as it is copied into a host. Raises Refused."""

@@ -15,16 +15,18 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, NamedTuple
 
-from testbed.limits import FILES, FILES_BYTES
+from testbed.limits import DEEP, FILES, FILES_BYTES
 
 PAGE_BYTES = 4096  # a file in memory takes whole pages
 WORTH_TELLING = 5  # troubles of one listing
+TOO_DEEP = f"is more than {DEEP} directories deep"
 SPECIAL = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+NO_PLACE_IN_HOSTS = "hosts get files, directories and links: name what is beside it"
 
 
 class Entry(NamedTuple):
@@ -109,10 +111,12 @@ class _Lister:
                 self._trouble(path, "cannot be read", _readable(found))
             self._below(real, path, bases)
         else:
-            what = SPECIAL.get(stat.S_IFMT(found.st_mode), "neither file nor directory")
-            self._trouble(path, f"is {what}", "hosts get files, directories and links: name what is beside it")
+            self._trouble(path, f"is {special(found.st_mode)}", NO_PLACE_IN_HOSTS)
 
     def _below(self, real: str, path: str, bases: tuple[str, ...]) -> None:
+        if path.count("/") >= DEEP:
+            self._trouble(path.split("/")[0], TOO_DEEP, "name what is needed of it")
+            return
         try:
             inside = sorted(os.scandir(real), key=lambda entry: entry.name)
         except OSError as problem:
@@ -157,6 +161,29 @@ class _Lister:
 
     def _trouble(self, path: str, what: str, hint: str) -> None:
         self._made.troubles.append(Trouble(path, what, hint))
+
+
+def special(mode: int) -> str:
+    """What is no file, directory or link, in words; "" for these."""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        return ""
+    return SPECIAL.get(stat.S_IFMT(mode), "neither file nor directory")
+
+
+def opened(real: str) -> io.BufferedReader:
+    """The file at a real path, and no other one: what was looked at there may have been replaced since.
+
+    Raises OSError, naming the file, if it is no file any more, or a link leads there by now.
+    """
+    file = os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        problem = "it is no file any more"
+    elif os.readlink(f"/proc/self/fd/{file.fileno()}") != real:  # noqa: PTH115
+        problem = "it is another file by now"
+    else:
+        return file
+    file.close()
+    raise OSError(0, problem, real)
 
 
 def within(path: str, directory: str) -> bool:
@@ -210,10 +237,8 @@ def pack(things: Iterable[tuple[str, Entry | bytes]], keep: Collection[str] = ()
 
 
 def _pack_file(tar: tarfile.TarFile, member: tarfile.TarInfo, entry: Entry, exact: bool) -> None:
-    with os.fdopen(os.open(entry.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+    with opened(entry.source) as file:
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(0, "it is no file any more", entry.source)
         member.size, member.mtime = found.st_size, int(found.st_mtime)
         member.mode = entry.mode if exact else _mode(entry.mode, file.peek(4)[:4])
         try:

@@ -11,19 +11,18 @@ import ast
 import json
 import os
 import posixpath
-import pwd
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from testbed.limits import DEEP
 from testbed.project.root import Project, Refused, holds_homes
-from testbed.project.tree import host_can_read, within
+from testbed.project.tree import NO_PLACE_IN_HOSTS, TOO_DEEP, host_can_read, special, within
 
 SEEN = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # of the machine, in every host
 LARGEST_BYTES = 1 << 20  # of a file that is looked into
-FIRST_USER = 1000  # of the uids that people have
 ANEW = "make it anew: `python3 -m venv --clear {}`"
 
 
@@ -88,7 +87,7 @@ def _interpreter(made: Environment, source: str, settings: str) -> None:
         if not _is_prefix(prefix):
             why = "there is no interpreter of Python" if Path(home).exists() else "it is not there"
             raise Refused(f"`{source}` has its interpreter in {home}, and {why}", ANEW.format(source))
-        if _holds_homes(Path(prefix)):
+        if holds_homes(Path(prefix)):
             hint = f"a host would see all that is in {prefix}: install Python in a directory of its own"
             raise Refused(f"`{source}` has an interpreter that was installed into the home {prefix}", hint)
         made.show(prefix, prefix)
@@ -109,11 +108,6 @@ def _is_prefix(prefix: str) -> bool:
         if within(os.path.realpath(library), prefix) and python.is_file() and os.access(python, os.X_OK):
             return within(os.path.realpath(python), prefix)
     return False
-
-
-def _holds_homes(directory: Path) -> bool:
-    people = (Path(one.pw_dir) for one in pwd.getpwall() if one.pw_uid == 0 or one.pw_uid >= FIRST_USER)
-    return holds_homes(directory) or any(home.is_relative_to(directory) for home in people if home != Path("/"))
 
 
 def _hops(link: str) -> Iterator[str]:
@@ -188,6 +182,8 @@ def _installed_from(text: str) -> str:
 def _whole(made: Environment, source: str) -> None:
     """Raises Refused where a part of it could not be seen or read in a host."""
     for directory, below, files in os.walk(made.path, onerror=_cannot):
+        if directory.count("/") - made.path.count("/") > DEEP:
+            raise Refused(f"`{source}` {TOO_DEEP}", "mend that: no environment is")
         for name in (*below, *files):
             path = f"{directory}/{name}"
             try:
@@ -200,6 +196,8 @@ def _whole(made: Environment, source: str) -> None:
                 if not made.sees(target):
                     hint = "install with copies, as in `uv pip install --link-mode=copy`, or mend the link"
                     raise Refused(f"`{shown}` is a link to {target}, which hosts do not see", hint)
+            elif what := special(found.st_mode):
+                raise Refused(f"`{shown}` is {what}", NO_PLACE_IN_HOSTS)
             elif not host_can_read(found):
                 raise Refused(f"`{shown}` cannot be read: it belongs to user {found.st_uid}", "`chmod -R a+rX` it")
 

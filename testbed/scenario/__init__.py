@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from testbed.scenario.api import check, inspect, load, parse, unreadable
+    from testbed.scenario.api import check, inspect, load, parse, text_of, unreadable
     from testbed.scenario.model import Scenario
     from testbed.scenario.printing import full
 
-__all__ = ["Scenario", "check", "full", "inspect", "load", "parse", "unreadable"]
+__all__ = ["Scenario", "check", "full", "inspect", "load", "parse", "text_of", "unreadable"]
 _HOME = dict.fromkeys(__all__, "api") | {"Scenario": "model", "full": "printing"}
 
 

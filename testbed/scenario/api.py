@@ -10,6 +10,7 @@ from testbed.scenario import own, semantics
 from testbed.scenario.meant import meant
 from testbed.scenario.merge import full_hosts, merged, same_key, without_extras
 from testbed.scenario.model import WORDS, Scenario
+from testbed.scenario.repair import LARGEST_FILE
 from testbed.scenario.source import Map, Reading
 from testbed.scenario.tree import read
 
@@ -21,13 +22,21 @@ def load(path: str | Path, project: Project | None = None) -> Scenario:
 
     With a project, what the file and its saboteurs take from it is looked at as well.
     """
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = text_of(Path(path))
     except UnicodeDecodeError as error:
         raise ScenarioError([unreadable(str(path), error)]) from error
     reading = Reading(str(path), text)
     return _sound(_whole(reading, project), reading)
+
+
+def text_of(path: Path) -> str:
+    """The text of a scenario's file; of one that is larger than any can be, no more than shows it.
+
+    Raises OSError, UnicodeDecodeError.
+    """
+    with path.open(encoding="utf-8") as file:
+        return file.read(LARGEST_FILE + 1)
 
 
 def unreadable(file: str, error: OSError | UnicodeDecodeError) -> Problem:

@@ -28,8 +28,8 @@ def look(scenario: Scenario, project: Project, reading: Reading) -> None:
                 project.find(host.build)
         for program in host.programs.values():
             if program.stdin is not None and program.stdin.file is not None:
-                with _refused(program.stdin.file, reading):
-                    project.read(program.stdin.file)
+                with _refused(program.stdin.file, reading), project.open(program.stdin.file):
+                    pass
             if program.venv is not None:
                 with _refused(program.venv, reading):
                     environment(project, program.venv)

@@ -189,6 +189,10 @@ def files_go_in_and_come_out() -> None:
         run(engine, "alice", "truncate", "-s", "10T", "sparse")
         with raises(OSError, "the most that is collected"):
             engine.get("alice", "/scenario/sparse")
+        deep = "import os; os.mkdir('x'); os.chdir('x'); [(os.mkdir('d'), os.chdir('d')) for _ in range(1000)]"
+        run(engine, "alice", "python3", "-c", deep)
+        with raises(OSError, "too deep: more than 200 directories"):
+            engine.get("alice", "/scenario/x")
 
 
 def links_do_not_lead_out_of_a_host() -> None:

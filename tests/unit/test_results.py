@@ -125,6 +125,14 @@ def test_collected_archives_cannot_write_outside_and_links_are_left_out(tmp_path
     assert not list(tmp_path.rglob("evil"))
 
 
+def test_what_is_too_deep_for_a_file_system_is_left_out_and_said_once(tmp_path: Path) -> None:
+    results, _, _ = a_run(tmp_path)
+    deep = {"x" + "/d" * 500: b"", "x" + "/d" * 501: b"", "x/" + "/".join(["n" * 250] * 30): b"", "x/fine": b"y"}
+    left_out = results.save_collected("a.p", "/tmp/x", archive(deep))
+    assert left_out == ["/tmp/x: something in it is too deep: more than 200 directories, or a path of 4,096 bytes"]
+    assert [p.name for p in (results.path / "collected" / "a.p/tmp/x").rglob("*") if p.is_file()] == ["fine"]
+
+
 def test_writing_where_nobody_may_write_says_what_to_try(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")

@@ -97,7 +97,7 @@ class Builder:
             for number, name in enumerate(request["volumes"])
         }
         sources = dict.fromkeys(source for host in request["hosts"] for source, _ in host["mounts"])
-        shown = {source: rootfs.show(self._userland, source)[0] for source in sources}
+        shown = {source: rootfs.show_real(self._userland, source) for source in sources}
         starting: list[tuple[str, int]] = []
         for host in request["hosts"]:
             mounts = [(volumes[name], path) for name, path in host["volumes"]]

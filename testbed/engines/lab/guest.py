@@ -22,9 +22,9 @@ from pathlib import Path
 from testbed import linux
 from testbed.directories import WRITABLE
 from testbed.engines.lab import seccomp
-from testbed.limits import COLLECTED_BYTES, OOM_SCORE_ADJ, OPEN_FILES, too_large
+from testbed.limits import COLLECTED_BYTES, DEEP, OOM_SCORE_ADJ, OPEN_FILES, too_deep, too_large
 
-NOT_THERE, TOO_LARGE = 3, 4  # exit statuses of `carry_out`
+NOT_THERE, TOO_LARGE, TOO_DEEP = 3, 4, 5  # exit statuses of `carry_out`
 SECBIT_NO_SETUID_FIXUP = 4  # the sets of capabilities survive a change of uid; capabilities(7)
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 
@@ -235,6 +235,8 @@ def carry_out(path: str) -> int:
     except OSError as problem:
         if problem.errno == errno.EFBIG:
             return TOO_LARGE
+        if problem.errno == errno.ENAMETOOLONG:
+            return TOO_DEEP
         return _complain(f"{problem.filename or path}: {problem.strerror}")
     return 0
 
@@ -242,6 +244,8 @@ def carry_out(path: str) -> int:
 def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
     yield path, name
     if stat.S_ISDIR(os.lstat(path).st_mode):
+        if name.count("/") > DEEP:
+            raise too_deep()
         for entry in sorted(Path(path).iterdir()):
             yield from _walk(str(entry), f"{name}/{entry.name}")
 

@@ -8,6 +8,7 @@ kernel has no overlay, a bind mount with every socket covered that exists at the
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -220,23 +221,34 @@ def _show(userland: Userland, tree: str) -> None:
         userland.kind = kind
 
 
-def show(userland: Userland, tree: str) -> tuple[str, str]:
+def show_real(userland: Userland, tree: str) -> str:
+    """`show` of a real path, and of nothing that was put in its place since it was looked at. Raises OSError."""
+    directory = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.readlink(f"/proc/self/fd/{directory}") != tree:  # noqa: PTH115
+            raise OSError(errno.ELOOP, "it is another directory by now", tree)
+        return show(userland, tree, f"/proc/self/fd/{directory}")[0]
+    finally:
+        os.close(directory)
+
+
+def show(userland: Userland, tree: str, held: str = "") -> tuple[str, str]:
     """Make `tree` of the machine ready to be seen by hosts, read-only and without its sockets. Raises OSError.
 
-    Returns where in the lab it is, and how: "overlay" or "bind".
+    `held` is another path by which it is found. Returns where in the lab it is, and how: "overlay" or "bind".
     """
     userland.shown += 1
     place = f"{userland.scratch}/shared/{userland.shown}"
     Path(place).mkdir()
     if not _mounts_below(tree):  # an overlay would hide what is mounted below
-        lower = tree.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+        lower = (held or tree).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
         layers = f"lowerdir={lower}:{userland.nothing}/directory"  # a read-only overlay needs two layers
         try:
             linux.mount("overlay", place, "overlay", linux.MS_RDONLY | SAFE, layers)
             return place, "overlay"
         except OSError:  # not in this kernel, not for an ordinary user, or not over that file system
             pass
-    _bind_read_only(tree, place)
+    _bind_read_only(held or tree, place)
     for path in map(os.path.realpath, userland.sockets):
         if path.startswith(f"{tree}/") and Path(path).is_socket():
             linux.mount(f"{userland.nothing}/file", place + path.removeprefix(tree), None, linux.MS_BIND)
