@@ -443,7 +443,7 @@ def _problems(path: Path, root: Path | None = None) -> list[Problem]:
     if scenario is not None:
         read = [scenario]
         if any(not problem.warning for problem in found):
-            found += malformed([one.that for one in scenario.expect if not one.broken], str(path))
+            found += malformed(scenario.sound_expectations(), str(path))
         else:
             found += problems(plan(scenario))
             read += [room.parse(text, str(path), piece) for piece in scenario.fails_when.values()]

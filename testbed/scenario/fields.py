@@ -73,9 +73,15 @@ class Reads:
         try:
             return self._parse(value, reading)
         except (Refused, units.UnitError) as problem:
+            stands_in = problem.code == "shape" or isinstance(value, Nothing)
+            if stands_in and reading.told_of(getattr(problem, "at", None) or value):
+                return self._stand_in(value)
             before = "" if self._is_name else label(info)
             code = "name" if self._is_name and problem.code == "value" else problem.code
             reading.add(getattr(problem, "at", None) or value, f"{before}{problem}", problem.hint, code=code)
+        return self._stand_in(value)
+
+    def _stand_in(self, value: Any) -> Any:
         if self._otherwise is not SAME:
             return self._otherwise
         return value if isinstance(value, Text) else Text("?", mark_of(value))
@@ -110,12 +116,15 @@ def short(text: str, width: int = 60) -> str:
     return flat if len(flat) <= width else flat[: width - 3] + "..."
 
 
-def closest(word: str, known: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(word[:80], list(dict.fromkeys(known)), n=2, cutoff=0.6)
+SPELLED_ALIKE = 0.72  # of keys, which are many and short: less alike is another word
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    close = closest(word, known)
+def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    return difflib.get_close_matches(word[:80], list(dict.fromkeys(known)), n=2, cutoff=cutoff)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
+    close = closest(word, known, cutoff)
     return f"did you mean {' or '.join(f'`{one}`' for one in close)}?" if close else otherwise
 
 
@@ -200,145 +209,6 @@ def paste(value: Value) -> str:
     return quote(text) if "\n" not in text else json.dumps(text, ensure_ascii=False)
 
 
-def _renamed(item: Value, what: str) -> list[tuple[Text, Value]]:
-    """What an item of a list means where a mapping from names is wanted; nothing if that is not plain."""
-    if isinstance(item, Text):
-        name, sign, rest = item.partition("=")
-        if what == "variables" and sign:
-            return [(Text(name, item.mark, item.end), Text(rest, item.mark, item.end))]
-        return [(item, Nothing(item.mark))] if what in ("hosts", "links", "networks") else []
-    if not isinstance(item, Map):
-        return []
-    ends = [item.get(one) or item.get(other) for one, other in (("from", "source"), ("to", "target"))]
-    left = Map(item.mark)
-    if what == "links" and all(isinstance(end, Text) for end in ends):
-        for key, one in item.written():
-            if key not in ("from", "to", "source", "target"):
-                left.put(key, one)
-        return [(Text(f"{ends[0]} -> {ends[1]}", item.mark, item.mark), left)]
-    called_so = item.get("name")
-    if isinstance(called_so, Text) and len(item) > 1:
-        for key, one in item.written():
-            if key != "name":
-                left.put(key, one)
-        return [(called_so, left)]
-    return list(item.written()) if len(item) == 1 else []
-
-
-class Named:
-    """A mapping from names of the author's choice. `listed`: what an item of its short form means."""
-
-    def __init__(
-        self, what: str, listed: Callable[[Value], Value] | None = None, may_be_empty: bool = False
-    ) -> None:
-        self._what, self._listed, self._may_be_empty = what, listed, may_be_empty
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_before_validator_function(self._map, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        full = handler(schema)
-        names = full.get("propertyNames", {})
-        if "patternProperties" in full:
-            full["additionalProperties"] = False
-            names = {"pattern": next(iter(full["patternProperties"]))}
-        forms = [full]
-        if self._listed:
-            forms.append({"type": "array", "items": {"type": "string", **names}})
-        if self._may_be_empty:
-            forms.append({"type": "null"})
-        return {"anyOf": forms} if len(forms) > 1 else full
-
-    def _map(self, value: Any, info: ValidationInfo) -> Map:
-        reading = reading_of(info)
-        made = Map(mark_of(value))
-        if isinstance(value, Map):
-            for key, one in value.written():
-                if key.cut_from is not None and isinstance(one, Nothing):
-                    reading.add(key, f"{label(info)}`{short(key)}` has no value", cut_hint(key, reading))
-                else:
-                    made.put(key, one)
-            return made
-        if isinstance(value, List) and self._listed:
-            for item in value:
-                try:
-                    key = text_of(item, reading, "a name")
-                except Refused as problem:
-                    reading.add(item, f"{label(info)}{problem}", problem.hint)
-                    continue
-                if key in made:
-                    reading.add(item, f"{label(info)}`{short(key)}` is here twice")
-                made.put(key, self._listed(key))
-        elif not (isinstance(value, Nothing) and self._may_be_empty):
-            self._misshapen(value, made, reading, info)
-        return made
-
-    def _misshapen(self, value: Value, made: Map, reading: Reading, info: ValidationInfo) -> None:
-        if isinstance(value, Text) and self._listed:
-            made.put(value, self._listed(value))
-            hint = f"write `{info.field_name}: [{paste(value)}]`"
-            message = f"{label(info)}expected a mapping or a list of {self._what}, found {called(value)}"
-            reading.add(value, message, hint, code="shape")
-        else:
-            for key, one in mapping_meant(value, self._what, str(info.field_name), reading).written():
-                made.put(key, one)
-
-
-def mapping_meant(value: Value, what: str, name: str, reading: Reading) -> Map:
-    """What stands where a mapping from names is wanted is reported, with the mapping to write; and read as that,
-    as far as it can be known."""
-    items = list(value) if isinstance(value, List) else []
-    pairs = [pair for item in items for pair in _renamed(item, what)]
-    made = Map(mark_of(value))
-    lines = ["write", f"{name}:"]
-    for key, one in pairs:
-        made.put(key, one)
-        lines.append(f"  {paste(key)}: {_COMMAND if what == 'hosts' and isinstance(one, Nothing) else paste(one)}")
-    whole = bool(pairs) and len(pairs) == len(items)
-    if what == "hosts":
-        reading.hosts_in_doubt |= not whole or any(isinstance(one, Nothing) for _, one in pairs)
-        if not whole:
-            lines, whole = [*lines[:2], f"  NAME: {_COMMAND}"], True
-    message = f"{name}: expected a mapping of {what}, found {called(value)}"
-    reading.add(value, message, "\n".join(lines) if whole else "", code="shape")
-    return made
-
-
-_COMMAND = "{run: COMMAND}"
-
-
-class Listed:
-    """A list. Nothing else stands for one."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_before_validator_function(self._list, handler(source))
-
-    def _list(self, value: Any, info: ValidationInfo) -> list[Value]:
-        if isinstance(value, List):
-            return list(value)
-        reading, name = reading_of(info), info.field_name
-        message, hint = f"{label(info)}expected a list of {self._what}, found {called(value)}", ""
-        if (
-            self._what == "expectations"
-        ):  # these are long, have commas and brackets, and stand in lines of their own
-            items = [value] if isinstance(value, Text) else _as_expectations(value)
-            hint = "\n".join(["write", f"{name}:", *(f"  - {one}" for one in items)]) if items else ""
-        elif isinstance(value, Text):
-            words = [word for word in re.split(r"[,\s]+", value) if word]
-            hint = f"write `{name}: [{', '.join(words)}]`"
-        reading.add(value, message, hint, code="shape")
-        return []
-
-
-def _as_expectations(value: Value) -> list[str]:
-    """`client.lost: 0` as `client.lost == 0`."""
-    pairs = list(value.written()) if isinstance(value, Map) else []
-    return [f"{key} == {one}" for key, one in pairs if isinstance(one, Text)]
-
-
 class Part(BaseModel):
     """A mapping with fixed keys. Fields are named as the keys of the file; their values are in base units."""
 
@@ -351,6 +221,7 @@ class Part(BaseModel):
     may_be_empty: ClassVar[bool] = False
     later: ClassVar[frozenset[str]] = frozenset()  # reserved keys
     instead: ClassVar[dict[str, str]] = {}  # other tools' words, and what to write
+    places: ClassVar[dict[str, str]] = {}  # where each key of the format stands, wherever that is
 
     _mark: Mark = PrivateAttr(default=Mark())
     _keys: dict[str, Text] = PrivateAttr(default_factory=dict)
@@ -370,7 +241,7 @@ class Part(BaseModel):
         for key, _ in written.written():
             if key not in known:
                 cls.unknown_key(key, reading)
-        for needed in cls.needs:
+        for needed in () if cls.misnamed(written) else cls.needs:
             if needed not in written:
                 reading.add(written, f"{cls.a} needs `{needed}`", cls.need_hint(needed), code="key-missing")
         cls.look(written, reading)
@@ -390,6 +261,8 @@ class Part(BaseModel):
             made.put(Text(cls.main, mark_of(value)), value)
             return made
         reading.hosts_in_doubt |= cls.a in ("a host", "a program")
+        if reading.told_of(value):
+            return None
         message = f"{label(info)}{cls.a} is a mapping, found {called(value)}"
         reading.add(value, message, cls.shape_hint(value), code="shape")
         return None
@@ -414,6 +287,11 @@ class Part(BaseModel):
         found = re.match(r"did you mean `(\w+)", cls.instead.get(key, ""))
         word = found[1] if found else next(iter(closest(key.lower(), cls.vital)), "")
         return word if word in cls.vital else ""
+
+    @classmethod
+    def misnamed(cls, written: Map) -> bool:
+        """Whether a key is unknown: what is missing was surely meant by that. Nothing stands for a `vital` one."""
+        return not cls.vital and any(key not in cls.known() and key not in cls.later for key in written)
 
     @classmethod
     def need_hint(cls, needed: str) -> str:
@@ -442,10 +320,20 @@ class Part(BaseModel):
             reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint, code="yaml-colon")
             return
         hint = cut_hint(key, reading) or cls.instead.get(key, "")
+        flat = key.lower().replace("-", "_")
+        if not hint and "->" in key:
+            hint = f"a link stands under `links`: `links: {{{short(key)}: {{delay: 20 ms}}}}`"
+        if not hint and key in cls.places:
+            hint = f"`{key}` stands {cls.places[key]}"
+        if longer := next((one for one in cls.offered() if flat.startswith(f"{one}_")), "") if not hint else "":
+            hint = f"did you mean `{longer}`?"
         if not hint and not reading.is_hopeless:
-            close = closest(key.lower(), [*cls.offered(), *cls.later, *cls.instead])
-            hint = cls.instead.get(close[0], "") if close else f"known here: {', '.join(cls.offered())}"
-            hint = hint or did_you_mean(key.lower(), [*cls.offered(), *cls.later])
+            offered = f"known here: {', '.join(cls.offered())}"
+            close = closest(flat, [*cls.offered(), *cls.instead], SPELLED_ALIKE)
+            hint = cls.instead.get(close[0], "") if close else offered
+            hint = hint or did_you_mean(flat, cls.offered(), offered, SPELLED_ALIKE)
+        if odd := next((sign for sign in key if not sign.isascii()), ""):
+            hint = f"its `{odd}` is U+{ord(odd):04X}, no letter of a key; {hint}"
         reading.add(key, f"unknown key `{short(key)}` in {cls.a}", hint, code="key-unknown")
 
     @classmethod

@@ -5,8 +5,9 @@ Reading goes on with what was meant, so that one slip brings no others with it t
 
 from __future__ import annotations
 
-from testbed.scenario.fields import mapping_meant, paste
+from testbed.scenario.fields import paste
 from testbed.scenario.model import PROGRAM_KEYS, Condition, Host, Scenario
+from testbed.scenario.shapes import mapping_meant
 from testbed.scenario.source import List, Map, Nothing, Reading, Text, Value, mark_of
 
 _HOST_KEYS = frozenset(Host.known()) | PROGRAM_KEYS

@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo
 
-from testbed.scenario import compound, linkkeys, units, values
-from testbed.scenario.fields import LATER, Listed, Named, Part, paste, reading_of
+from testbed.scenario import compound, linkkeys, units, values, words
+from testbed.scenario.fields import LATER, NAME, Part, paste, reading_of
+from testbed.scenario.shapes import Listed, Named
 from testbed.scenario.source import List, Map, Mark, Nothing, Reading, Text, Value, mark_of
 
 MINUTE_NS = 60 * 10**9
@@ -23,12 +24,7 @@ class Network(Part):
     a: ClassVar[str] = "a network"
     may_be_empty: ClassVar[bool] = True
     later: ClassVar[frozenset[str]] = frozenset({"mtu", "outside"})
-    instead: ClassVar[dict[str, str]] = {
-        "driver": "every network is an isolated one; leave it out",
-        "internal": "every network is an isolated one; leave it out",
-        "ipam": "did you mean `subnet`?",
-        "cidr": "did you mean `subnet`?",
-    }
+    instead: ClassVar[dict[str, str]] = words.NETWORK
 
     subnet: values.Subnet | None = Field(
         None, description="IPv4 in CIDR form; by default a free part of 198.18.0.0/15"
@@ -43,10 +39,7 @@ class Network(Part):
 class Attachment(Part):
     a: ClassVar[str] = "a host's place on a network"
     may_be_empty: ClassVar[bool] = True
-    instead: ClassVar[dict[str, str]] = {
-        "ip": "did you mean `address`?",
-        "ipv4_address": "did you mean `address`?",
-    }
+    instead: ClassVar[dict[str, str]] = words.ATTACHMENT
 
     address: values.Address | None = Field(None, description="A fixed address in the network's own `subnet`")
 
@@ -54,6 +47,7 @@ class Attachment(Part):
 class Stdin(Part):
     a: ClassVar[str] = "stdin"
     main: ClassVar[str] = "text"
+    instead: ClassVar[dict[str, str]] = words.STDIN
 
     text: values.AnyText | None = None
     file: values.SourcePath | None = Field(None, description="Relative to the scenario file")
@@ -66,6 +60,7 @@ class Stdin(Part):
 class FileSource(Part):
     a: ClassVar[str] = "a file"
     main: ClassVar[str] = "source"
+    instead: ClassVar[dict[str, str]] = words.FILESOURCE
 
     source: values.SourcePath | None = Field(None, description="Relative to the scenario file")
     text: values.AnyText | None = Field(None, description="The content itself")
@@ -90,15 +85,7 @@ class Metric(Part):
 
 class Ready(Part):
     a: ClassVar[str] = "`ready`"
-    instead: ClassVar[dict[str, str]] = {
-        "test": "did you mean `answers`?",
-        "timeout": "did you mean `within`?",
-        "interval": "it is asked again until `within` is over",
-        "retries": "it is asked again until `within` is over",
-        "start_period": "did you mean `within`?",
-        "port": "did you mean `listens`?",
-        "sleep": "did you mean `wait`?",
-    }
+    instead: ClassVar[dict[str, str]] = words.READY
 
     listens: compound.Sockets | None = Field(None, description="80, udp 53, [80, 443] or /run/x.sock")
     prints: values.Regex | None = Field(None, description="A line of its output matches")
@@ -111,7 +98,7 @@ class Ready(Part):
         kinds = [key for key, _ in written.written() if key in ("listens", "prints", "answers", "wait")]
         for key in kinds[1:]:
             reading.add(key, f"`ready` has both `{kinds[0]}` and `{key}`", "one of them decides")
-        if not kinds and "within" not in written:
+        if not kinds and "within" not in written and not cls.misnamed(written):
             reading.add(written, "`ready` is empty", "one of listens, prints, answers, wait")
 
     @classmethod
@@ -126,27 +113,10 @@ class Ready(Part):
         return "as in `{listens: 80}`, `{prints: /ready/}`, `{answers: COMMAND}` or `{wait: 2 s}`"
 
 
-RUN_OR_SERVE = "did you mean `run` (ends by itself) or `serve` (lives to the end)?"
-
-
 class Program(Part):
     a: ClassVar[str] = "a program"
     vital: ClassVar[dict[str, tuple[str, ...]]] = {"run": ("run", "serve"), "serve": ("run", "serve")}
-    instead: ClassVar[dict[str, str]] = {
-        **dict.fromkeys("command cmd entrypoint exec execute start script program exe".split(), RUN_OR_SERVE),
-        **dict.fromkeys("server daemon service listen".split(), "did you mean `serve`?"),
-        "client": "did you mean `run`?",
-        "depends_on": "did you mean `after`?",
-        "healthcheck": "did you mean `ready`?",
-        "env": "did you mean `environment`?",
-        "env_file": "write the variables under `environment`",
-        "cwd": "did you mean `working_dir`?",
-        "workdir": "did you mean `working_dir`?",
-        "restart": "nothing is restarted: a program that ends early is what a test wants to see",
-        "input": "did you mean `stdin`?",
-        "artifacts": "did you mean `collect`?",
-        "args": "the arguments stand in the command: `run: PROGRAM ARGUMENTS`",
-    }
+    instead: ClassVar[dict[str, str]] = words.PROGRAM
 
     run: compound.CommandLine | None = Field(
         None, description="A command that must end by itself with exit status 0"
@@ -216,24 +186,7 @@ class Host(Part):
     a: ClassVar[str] = "a host"
     may_be_empty: ClassVar[bool] = True
     later: ClassVar[frozenset[str]] = frozenset({"mem_limit", "cpus", "dns", "tty"})
-    instead: ClassVar[dict[str, str]] = {
-        **Program.instead,
-        "ports": "nothing is published: hosts reach each other at every port",
-        "expose": "nothing is published: hosts reach each other at every port",
-        "hostname": "a host is called as its key under `hosts`",
-        "container_name": "a host is called as its key under `hosts`",
-        "network": "did you mean `networks`?",
-        "ip": "did you mean `networks: {lan: {address: ...}}`?",
-        "replicas": "did you mean `count`?",
-        "scale": "did you mean `count`?",
-        "deploy": "did you mean `count`?",
-        "privileged": "name what it needs under `cap_add`",
-        "capabilities": "did you mean `cap_add`?",
-        "links": "did you mean `networks`?",
-        "congestion_control": "did you mean `congestion`?",
-        "tcp_congestion_control": "did you mean `congestion`?",
-        "programmes": "did you mean `programs`?",
-    }
+    instead: ClassVar[dict[str, str]] = words.HOST
 
     image: values.SomeText | None = Field(None, description="Any container image; by default our own node image")
     build: values.SourcePath | None = Field(None, description="A directory with a Dockerfile, beside the scenario")
@@ -301,6 +254,11 @@ class Jitter(Part):
 class Reorder(Part):
     a: ClassVar[str] = "reorder"
     needs: ClassVar[tuple[str, ...]] = ("ratio", "by")
+    instead: ClassVar[dict[str, str]] = words.REORDER
+
+    @classmethod
+    def need_hint(cls, needed: str) -> str:
+        return cls.shape_hint(Nothing())
 
     ratio: values.Ratio | None = None
     by: values.Packets | None = Field(None, description="Held back until so many others went by")
@@ -314,20 +272,7 @@ class Condition(Part):
     a: ClassVar[str] = "a condition"
     may_be_empty: ClassVar[bool] = True
     later: ClassVar[frozenset[str]] = frozenset({"only", "corrupt", "drop", "trace", "ecn"})
-    instead: ClassVar[dict[str, str]] = {
-        "latency": "did you mean `delay`?",
-        "bandwidth": "did you mean `rate`?",
-        "bw": "did you mean `rate`?",
-        "speed": "did you mean `rate`?",
-        "throughput": "did you mean `rate`?",
-        "packet_loss": "did you mean `loss`?",
-        "limit": "did you mean `queue`?",
-        "buffer": "did you mean `queue`?",
-        "max_queue_size": "did you mean `queue`?",
-        "duplication": "did you mean `duplicate`?",
-        "reordering": "did you mean `reorder`?",
-        "round_trip": "did you mean `rtt`?",
-    }
+    instead: ClassVar[dict[str, str]] = words.CONDITION
 
     delay: values.Duration | None = Field(None, description="One way, as in 20 ms")
     rtt: values.Duration | None = Field(None, description="Both ways together; only for <-> and networks")
@@ -369,13 +314,14 @@ class Expectation(Part):
     main: ClassVar[str] = "that"
     needs: ClassVar[tuple[str, ...]] = ("that",)
     later: ClassVar[frozenset[str]] = frozenset({"level"})
+    instead: ClassVar[dict[str, str]] = words.EXPECTATION
 
     that: values.ExpectationText = ""
     because: values.SomeText | None = Field(None, description="Why it must hold; shown with the verdict")
 
     @classmethod
     def _mapping(cls, value: Any, reading: Reading, info: ValidationInfo) -> Map | None:
-        if isinstance(value, Map) and not set(value) & {*cls.known(), *cls.later}:
+        if isinstance(value, Map) and not set(value) & {*cls.known(), *cls.later, *cls.instead}:
             made = Map(value.mark)
             made.put(Text("that", value.mark), value)  # text that YAML took apart: the field's type says so
             return made
@@ -412,19 +358,7 @@ class Scenario(Part):
     later: ClassVar[frozenset[str]] = frozenset(
         "vars matrix repeat compare routers timeline defaults extends compose capture groups".split()
     )
-    instead: ClassVar[dict[str, str]] = {
-        "services": "did you mean `hosts`?",
-        "nodes": "did you mean `hosts`?",
-        "containers": "did you mean `hosts`?",
-        "version": "did you mean `testbed: 1`?",
-        "description": "did you mean `about`?",
-        "topology": "hosts stand under `hosts`, links under `links`",
-        "assertions": "did you mean `expect`?",
-        "expectations": "did you mean `expect`?",
-        "expected": "did you mean `expect`?",
-        "validate": "did you mean `expect`?",
-        "title": "did you mean `about`?",
-    }
+    instead: ClassVar[dict[str, str]] = words.SCENARIO
 
     _file: str = PrivateAttr(default="")
 
@@ -459,6 +393,15 @@ class Scenario(Part):
         """What it requires, and the engine that its keys need."""
         venv = any(program.venv is not None for host in self.hosts.values() for program in host.programs.values())
         return (*self.requires, *(("namespaces",) if venv else ()))
+
+    def sound_expectations(self) -> list[str]:
+        """The texts of those that could be read, where something else was wrong with the file.
+
+        A name that is none is said where it stands, so nothing is said of what names it.
+        """
+        no_names = [host for host in self.hosts if not NAME.fullmatch(host)]
+        texts = [one.that for one in self.expect if one.that and not one.broken]
+        return [text for text in texts if not any(name in text for name in no_names)]
 
     @property
     def file(self) -> str:
@@ -506,5 +449,22 @@ def at_most_one(cls: type[Part], written: Map, reading: Reading, one: str, other
 
 
 def exactly_one(cls: type[Part], written: Map, reading: Reading, one: str, other: str) -> None:
-    if not at_most_one(cls, written, reading, one, other):
+    if not at_most_one(cls, written, reading, one, other) and not cls.misnamed(written):
         reading.add(written, f"{cls.a} needs `{one}` or `{other}`", code="key-missing")
+
+
+# Of a key that two of them have, the last one counts: where it is meant oftener.
+Part.places = {
+    key: place
+    for part, place in (
+        (Scenario, "at the left of the file"),
+        (Ready, "in the `ready` of a `serve`"),
+        (Network, "in a network: `networks: {lan: {…}}`"),
+        (Program, "in a host: `hosts: {NAME: {…}}`"),
+        (Host, "in a host: `hosts: {NAME: {…}}`"),
+        (Condition, "in a condition: `links: {a -> b: {…}}`"),
+        (Scenario, "at the left of the file"),
+    )
+    for key in part.known()
+    if part is not Scenario or key not in ("timeout", "networks", "volumes")
+}

@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 import yaml
 
-from testbed.scenario.slips import Complaint, Slip, guesses, odd_spaces
+from testbed.scenario.slip import Complaint, Slip
+from testbed.scenario.slips import guesses, odd_spaces, unseen
 from testbed.scenario.source import NOWHERE, Mark, Reading, quote, split_lines
 
 LARGEST_FILE = 256 * 1024  # characters; YAML is read in pure Python, so this is about a second
@@ -37,6 +38,8 @@ def compose(reading: Reading, words: Mapping[str, bool] = MappingProxyType({})) 
     if len(reading.text) > LARGEST_FILE:
         reading.add(Mark(), f"the file is larger than {LARGEST_FILE // 1024} KiB", code="file")
         return None
+    if (odd := unseen(reading.lines, words)) is not None:
+        _mend(reading, odd)
     if (odd := odd_spaces(reading.lines)) is not None:
         _mend(reading, odd)
     work = 0
@@ -59,7 +62,9 @@ def compose(reading: Reading, words: Mapping[str, bool] = MappingProxyType({})) 
                 further = slip
         if further is None:
             code, message, hint = _in_our_words(complaint)
-            reading.add(complaint.at, message, hint, code=code)
+            # What has no colon is where it begins; YAML sees that at what comes next.
+            at = complaint.began if "could not find expected ':'" in complaint.text else complaint.at
+            reading.add(at, message, hint, code=code)
             return None
         _mend(reading, further)
     return None
@@ -83,9 +88,12 @@ def _guesses(reading: Reading, complaint: Complaint, words: Mapping[str, bool]) 
     signs = ("parsing a flow", "but found '}'", "but found ']'", "'%'")
     first = ": " not in line[: complaint.at.column - 1] or any(sign in complaint.text for sign in signs)
     slips = list(guesses(reading.lines, complaint, words))
-    yield from [*slips, *quotes] if first else [*quotes, *slips]
+    plain = [slip for slip in slips if slip.code in _PLAIN]
+    yield from [*slips, *quotes] if first else [*plain, *quotes, *slips]
 
 
+# Nobody means these as a part of a text.
+_PLAIN = frozenset("yaml-comment yaml-conflict yaml-escape yaml-merge yaml-sign yaml-tab yaml-template".split())
 _QUOTED = "YAML misread the line; quoted it is text:"
 
 
@@ -207,9 +215,22 @@ def _compose(text: str) -> tuple[yaml.Node | None, Complaint | None]:
     except yaml.YAMLError as error:
         return None, Complaint(f"not YAML: {' '.join(str(error).split())[:200]}", Mark(), Mark())
     except RecursionError:
-        return None, Complaint("brackets are nested too deep", Mark(), Mark())
+        at = _deepest(text)
+        return None, Complaint("brackets are nested too deep", at, at)
     except (ValueError, OverflowError):
         return None, Complaint("not YAML: an escape names a character that does not exist", Mark(), Mark())
+
+
+def _deepest(text: str) -> Mark:
+    """Where a bracket opens in more others than any scenario has."""
+    open_brackets = line = start = 0
+    for offset, sign in enumerate(text):
+        open_brackets += (sign in "[{") - (sign in "]}")
+        if sign == "\n":
+            line, start = line + 1, offset + 1
+        if open_brackets > 50:
+            return Mark(line + 1, offset - start + 1, offset)
+    return Mark()
 
 
 _FIRST = r"(?P<before>[{,]\s*[A-Za-z_][\w-]*:\s+)(?P<value>.*?)(?=\s*(?:,\s*[A-Za-z_][\w-]*:\s|"

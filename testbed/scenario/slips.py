@@ -8,36 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import yaml
 
-from testbed.scenario.source import Mark
+from testbed.scenario import slips_signs
+from testbed.scenario.slip import PASTE, WORD, Complaint, Slip, line_before, outside_quotes
+from testbed.scenario.source import Mark, quote
 
-
-class Complaint(NamedTuple):
-    """What YAML said: its words, where it stumbled, and where that began which it was reading then."""
-
-    text: str
-    at: Mark
-    began: Mark
-
-
-class Slip(NamedTuple):
-    """One guess. `lines` replaces lines by their numbers; the lowest one is shown, to paste."""
-
-    code: str
-    message: str
-    at: Mark
-    lines: dict[int, str]
-    hint: str
-
-
-_WORD = r"[A-Za-z_][\w-]*"
 _START = r"(?P<before>\s*(?:- +)?)"
 _SPACES = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _ODD = re.compile(rf"^[ {_SPACES}]+|(?<=[:,{{\[])[ {_SPACES}]+|(?<=^-)[{_SPACES}]")
-_PASTE = "write"
 
 
 def guesses(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
@@ -74,6 +55,24 @@ def odd_spaces(lines: Sequence[str]) -> Slip | None:
     return Slip("yaml-space", message, Mark(first, column), found, "with plain spaces:")
 
 
+def unseen(lines: Sequence[str], words: Mapping[str, bool]) -> Slip | None:
+    """Signs that take no room on a screen, within or before a key of the format: pages and chats put them in.
+
+    In a text of the author's they are the author's: some languages and signs need them.
+    """
+    found: dict[int, str] = {}
+    at = Mark()
+    for number, line in enumerate(lines, 1):
+        key = re.match(r"[ \t]*(?:- +)?([^\s:'\"{}\[\]]+):(?=\s|$)", line) if _UNSEEN.search(line) else None
+        if key and _UNSEEN.search(key[1]) and _UNSEEN.sub("", key[1]) in words:
+            at = at if found else Mark(number, next(_UNSEEN.finditer(line)).start() + 1)
+            found[number] = _UNSEEN.sub("", line[: key.end()]) + line[key.end() :]
+    if not found:
+        return None
+    message = f"a sign that is not seen: U+{ord(lines[at.line - 1][at.column - 1]):04X}"
+    return Slip("yaml-space", message, at, found, "without it:")
+
+
 def _texts(text: str) -> list[tuple[int, int]]:
     """Where texts in quotes, or of several lines, begin and end: what stands in them is the author's."""
     spans = []
@@ -98,15 +97,15 @@ def _tabs(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool])
 
 def _colons(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
     """A key without its colon, or without the space behind it."""
-    for number in dict.fromkeys((complaint.began.line, _line_before(lines, complaint.at.line), complaint.at.line)):
+    for number in dict.fromkeys((complaint.began.line, line_before(lines, complaint.at.line), complaint.at.line)):
         line = lines[number - 1] if 0 < number <= len(lines) else ""
-        if found := re.fullmatch(rf"{_START}(?P<word>{_WORD})(?P<sign>\s*=\s*|:)(?P<rest>\S.*)", line):
+        if found := re.fullmatch(rf"{_START}(?P<word>{WORD})(?P<sign>\s*=\s*|:)(?P<rest>\S.*)", line):
             what = (
                 "a space must follow the colon" if found["sign"] == ":" else "a colon stands between key and value"
             )
-        elif found := re.fullmatch(rf"{_START}(?P<word>{_WORD})(?P<rest>)", line.rstrip()):
+        elif found := re.fullmatch(rf"{_START}(?P<word>{WORD})(?P<rest>)", line.rstrip()):
             what = f"`{found['word']}` has no colon"
-        elif found := re.fullmatch(rf"{_START}(?P<word>{_WORD})\s+(?P<rest>\S.*)", line):
+        elif found := re.fullmatch(rf"{_START}(?P<word>{WORD})\s+(?P<rest>\S.*)", line):
             if found["word"] not in words:
                 continue
             what = f"`{found['word']}` has no colon"
@@ -114,7 +113,7 @@ def _colons(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool
             continue
         better = f"{found['before']}{found['word']}:" + (f" {found['rest']}" if found["rest"] else "")
         column = found.end("word") + 1
-        yield Slip("yaml-colon", what, Mark(number, column), {number: better}, _PASTE)
+        yield Slip("yaml-colon", what, Mark(number, column), {number: better}, PASTE)
 
 
 def _indents(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
@@ -125,7 +124,7 @@ def _indents(lines: Sequence[str], complaint: Complaint, words: Mapping[str, boo
     above = {
         len(_indent(one)): one for one in lines[: complaint.at.line - 1] if one.strip() and one.strip()[0] != "#"
     }
-    word = re.match(rf"\s*({_WORD}):", line)
+    word = re.match(rf"\s*({WORD}):", line)
     left = bool(word and words.get(word[1], False))  # of two that are as near: a top key to the left, others below
 
     opens = line.rstrip().endswith(":")
@@ -153,16 +152,60 @@ def _indents(lines: Sequence[str], complaint: Complaint, words: Mapping[str, boo
             yield Slip("yaml-indent", message, at, block, f"these lines {hint}")
 
 
+def _further_in(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
+    """The lines of a text behind `|` or `>`, which are not indented below it."""
+    first = complaint.began.line
+    opens = lines[line_before(lines, first) - 1] if 1 < first <= len(lines) else ""
+    if not re.search(r":\s+[|>][+-]?\s*$", opens):
+        return
+    mine, least = len(_indent(lines[first - 1])), len(_indent(opens)) + 2
+    block: dict[int, str] = {}
+    for number in range(first, len(lines) + 1):
+        line = lines[number - 1]
+        if not line.strip() or len(_indent(line)) < mine or re.match(rf"\s*(?:- +)?{WORD}:(?:\s|$)", line):
+            break
+        block[number] = " " * (least - mine) + line
+        message = "the lines of this text stand no further in than its key"
+        hint = "with more spaces:" if len(block) == 1 else "these lines with more spaces:"
+        yield Slip("yaml-indent", message, Mark(first, mine + 1), dict(block), hint)
+
+
+def _goes_on(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
+    """A line that goes on with a value of the line before."""
+    number = complaint.began.line
+    before = lines[line_before(lines, number) - 1] if 1 < number <= len(lines) else ""
+    if re.match(rf"\s*(?:- +)?{WORD}:\s+\S", before):
+        line = lines[number - 1]
+        indent = len(before) - len(before.lstrip(" -")) + 2
+        at = Mark(number, len(_indent(line)) + 1)
+        better = {number: " " * indent + line.lstrip()}
+        message = "it has no colon; if it goes on with the line above, it stands further in"
+        yield Slip("yaml-indent", message, at, better, "with more spaces:")
+
+
+def _because(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
+    """`because:` below an expectation that is a text."""
+    number = complaint.at.line
+    line = lines[number - 1] if number <= len(lines) else ""
+    above = line_before(lines, number)
+    found = re.fullmatch(r"(\s*- +)(?!that:)(\S.*)", lines[above - 1]) if above else None
+    if found and re.match(r"\s*because:", line):
+        text = found[2] if ": " not in found[2] and found[2][0] not in "\"'" else quote(found[2])
+        better = {above: f"{found[1]}that: {text}", number: " " * len(found[1]) + line.lstrip()}
+        message = "an expectation with `because` has `that`, too"
+        yield Slip("shape", message, Mark(number, len(_indent(line)) + 1), better, "these lines:")
+
+
 def _commas(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
     """In { }: a key of the format right behind another value."""
     line = lines[complaint.at.line - 1] if complaint.at.line <= len(lines) else ""
     found = re.fullmatch(
-        rf"(?P<before>.*\S)(?P<gap>\s*[;|]\s*|\s+)(?P<word>{_WORD})", line[: complaint.at.column - 1]
+        rf"(?P<before>.*\S)(?P<gap>\s*[;|]\s*|\s+)(?P<word>{WORD})", line[: complaint.at.column - 1]
     )
     if found and found["word"] in words:
         better = f"{found['before'].rstrip(';')}, {line[found.start('word') :]}"
         at = Mark(complaint.at.line, found.end("before") + 1)
-        yield Slip("yaml-comma", f"a comma is missing before `{found['word']}`", at, {at.line: better}, _PASTE)
+        yield Slip("yaml-comma", f"a comma is missing before `{found['word']}`", at, {at.line: better}, PASTE)
 
 
 def _brackets(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
@@ -173,10 +216,10 @@ def _brackets(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bo
     if sign in ("}", "]"):
         other = "]" if sign == "}" else "}"
         changed = {number: line[: column - 1] + other + line[column:]}
-        yield Slip("yaml-bracket", f"`{sign}` closes what `{_OPENS[other]}` opened", complaint.at, changed, _PASTE)
+        yield Slip("yaml-bracket", f"`{sign}` closes what `{_OPENS[other]}` opened", complaint.at, changed, PASTE)
         without = {number: line[: column - 1] + line[column:]}
-        yield Slip("yaml-bracket", f"`{sign}` closes nothing", complaint.at, without, _PASTE)
-    for place in dict.fromkeys((complaint.began.line, _line_before(lines, number))):
+        yield Slip("yaml-bracket", f"`{sign}` closes nothing", complaint.at, without, PASTE)
+    for place in dict.fromkeys((complaint.began.line, line_before(lines, number))):
         text = lines[place - 1] if 0 < place <= len(lines) else ""
         opened = _open_brackets(text)
         if opened:
@@ -184,7 +227,7 @@ def _brackets(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bo
             code = re.search(r"\s+#\s.*$", text)
             end = code.start() if code else len(text.rstrip())
             better = text[:end] + "".join(_CLOSES[one] for _, one in reversed(opened)) + text[end:]
-            yield Slip("yaml-bracket", f"`{opened[-1][1]}` is not closed", at, {place: better}, _PASTE)
+            yield Slip("yaml-bracket", f"`{opened[-1][1]}` is not closed", at, {place: better}, PASTE)
 
 
 def _quotes(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
@@ -198,7 +241,7 @@ def _quotes(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool
         for end in dict.fromkeys((len(line.rstrip()), line.rfind("}"), line.rfind("]"), line.find(",", opened))):
             if end >= opened:
                 better = {number: line[:end] + sign + line[end:]}
-                yield Slip("yaml-quote", f"{sign} is not closed", Mark(number, opened), better, _PASTE)
+                yield Slip("yaml-quote", f"{sign} is not closed", Mark(number, opened), better, PASTE)
 
 
 def _percent(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool]) -> Iterator[Slip]:
@@ -212,7 +255,7 @@ def _percent(lines: Sequence[str], complaint: Complaint, words: Mapping[str, boo
             f"`{found[0]}` is no ratio: % stands behind its number",
             complaint.at,
             {complaint.at.line: better},
-            _PASTE,
+            PASTE,
         )
 
 
@@ -238,17 +281,19 @@ def _second(lines: Sequence[str], complaint: Complaint, words: Mapping[str, bool
 _OPENS, _CLOSES = {"}": "{", "]": "["}, {"{": "}", "[": "]"}
 _Make = Callable[[Sequence[str], Complaint, Mapping[str, bool]], Iterator[Slip]]
 _BY_SIGN: tuple[tuple[tuple[_Make, ...], str], ...] = (
-    ((_fence,), ""),
-    ((_percent,), "'%'"),
-    ((_tabs,), "'\\t'"),
+    ((_fence, slips_signs.conflict, slips_signs.comments), ""),
+    ((_percent, slips_signs.templates), "'%'"),
+    ((_tabs, slips_signs.tabs), "'\\t'"),
+    ((slips_signs.escapes,), "escape character"),
+    ((_further_in,), "could not find expected ':'"),
     ((_second,), "single document"),
-    ((_commas, _brackets), "parsing a flow"),
+    ((slips_signs.comma_too_many, _commas, _brackets, slips_signs.comma_at_the_end), "parsing a flow"),
     ((_brackets,), "but found '}'"),
     ((_brackets,), "but found ']'"),
     ((_quotes,), "quoted scalar"),
-    ((_quotes,), "but found '<scalar>'"),
-    ((_colons,), "could not find expected ':'"),
-    ((_colons, _indents), "mapping values are not allowed"),
+    ((slips_signs.apostrophes, _quotes), "but found '<scalar>'"),
+    ((_colons, slips_signs.wide, _goes_on), "could not find expected ':'"),
+    ((_because, slips_signs.merged, _colons, _indents), "mapping values are not allowed"),
     ((_colons, _indents), "<block mapping start>"),
     ((_colons, _indents), "<block sequence start>"),
     ((_indents,), "block sequence entries are not allowed"),
@@ -264,40 +309,16 @@ def _spaces(number: int) -> str:
     return "1 space" if number == 1 else f"{number} spaces" if number else "no space"
 
 
-def _line_before(lines: Sequence[str], number: int) -> int:
-    """The last line before this one that says something; 0 if there is none."""
-    before = range(min(number - 1, len(lines)), 0, -1)
-    return next((one for one in before if lines[one - 1].strip() and lines[one - 1].strip()[0] != "#"), 0)
-
-
-def _outside_quotes(line: str) -> Iterator[tuple[int, str]]:
-    """(column, sign) of what stands outside quotes; of a quote that is not closed, its own place, at last."""
-    column = 0
-    while column < len(line):
-        sign = line[column]
-        if sign in "\"'" and not line[:column].rstrip()[-1:].isalnum():
-            end = line.find(sign, column + 1)
-            if end < 0:
-                yield column + 1, sign
-                return
-            column = end
-        elif sign == "#" and line[column - 1 : column] in ("", " "):
-            return
-        else:
-            yield column + 1, sign
-        column += 1
-
-
 def _open_quote(line: str) -> int:
     """The column of a quote that is not closed in its line; 0 if there is none."""
-    last = next(reversed(list(_outside_quotes(line))), (0, ""))
+    last = next(reversed(list(outside_quotes(line))), (0, ""))
     return last[0] if last[1] in ('"', "'") and last[1] else 0
 
 
 def _open_brackets(line: str) -> list[tuple[int, str]]:
     """(column, sign) of those that the line opens and does not close."""
     opened: list[tuple[int, str]] = []
-    for column, sign in _outside_quotes(line):
+    for column, sign in outside_quotes(line):
         if sign in _CLOSES:
             opened.append((column, sign))
         elif sign in _OPENS and opened and opened[-1][1] == _OPENS[sign]:

@@ -83,10 +83,19 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode):
             items = [self._value(item, (*path, "-")) for item in node.value]
             made = List([part for item in items for part in self._items(item, node)], here)
-        elif isinstance(node, yaml.MappingNode):
+        elif isinstance(node, yaml.MappingNode) and not self._is_template(node, here):
             made = self._map(node, path, here)
         self._open.discard(id(node))
         return made
+
+    def _is_template(self, node: yaml.MappingNode, here: Mark) -> bool:
+        """`{{ value }}`: a mapping with a mapping for its key, to YAML."""
+        if len(node.value) == 1 and isinstance(node.value[0][0], yaml.MappingNode) and node.flow_style:
+            hint = "write the value itself; commands have `$name` and others (docs/format.md)"
+            message = "`{{` is for a template, and nothing fills one in"
+            self._reading.add(here, message, hint, code="yaml-template")
+            return True
+        return False
 
     def _items(self, item: Value, node: yaml.SequenceNode) -> list[Value]:
         """`- ` one space too far in: YAML reads it as going on with the text of the line above."""
@@ -121,6 +130,7 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 hint = "quote it if it begins with [ or {"
                 self._reading.add(key, "a key is one word, not a list or mapping", hint, code="yaml")
+                self._reading.hosts_in_doubt |= path == ("hosts",)
                 continue
             key = Text(key_node.value, key.mark, key.end, key_node.style or "")
             value = self._value(value_node, (*path, key))

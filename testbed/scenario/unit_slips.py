@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -41,8 +42,16 @@ def hint(text: str, wanted: str | None, units: Mapping[str, str]) -> str:
     `wanted` is the dimension that is asked for, `units` has the dimension of each that there is.
     """
     flat = " ".join(text.split())
+    if comment := re.fullmatch(r"([0-9].*?) ?(?:#|//).*", flat):
+        return f"a comment begins with ` #`: write `{comment[1]} # …`"
     if flat != text.strip() and re.fullmatch(r"[0-9.]+ ?(\S+)", flat) and flat.lstrip("0123456789. ") in units:
         return f"the space in it is none to YAML: did you mean `{flat}`?"
+    if odd := next((sign for sign in flat if unicodedata.category(sign) == "Cf"), ""):
+        clean = "".join(sign for sign in flat if unicodedata.category(sign) != "Cf")
+        return f"U+{ord(odd):04X} in it is not seen: did you mean `{clean}`?"
+    normal = unicodedata.normalize("NFKC", flat)
+    if normal != flat and (same := re.fullmatch(r"[0-9.]+ ?(\S+)", normal)) and same[1] in units:
+        return f"did you mean `{normal}`?"
     if wanted == "time" and (two := _TWO.fullmatch(flat)) and (two[2] or two[3] not in " ,"):
         return _with_jitter(*two.groups())
     found = [one for one in dict.fromkeys(_meant(flat, wanted, units)) if one]
@@ -57,7 +66,7 @@ def _meant(text: str, wanted: str | None, units: Mapping[str, str]) -> list[str]
     if wanted == "ratio" and (ratio := _ratio(text)):
         return [ratio]
     if text.lower() in ("none", "no", "off", "zero", "never", "nothing"):
-        return {"ratio": ["0 %"], "time": ["0 ms"]}.get(wanted or "", [])
+        return {"ratio": ["0 %"], "time": ["0 ms"] if text.lower() != "never" else []}.get(wanted or "", [])
     found = _NUMBER.fullmatch(_digits(text))
     if found is None:
         return []
@@ -94,6 +103,8 @@ def _digits(text: str) -> str:
 
 def _ratio(text: str) -> str:
     """`%5`, `5 % %`, `1/20`."""
+    if found := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *‰", text):
+        return f"{_plain(Decimal(found[1]) / 10)} %"
     if found := re.fullmatch(r"% *([0-9]+(?:\.[0-9]+)?)", text):
         return f"{found[1]} %"
     if (found := re.fullmatch(r"([0-9]{1,9}) */ *([0-9]{1,9})", text)) and int(found[1]) <= int(found[2]) > 0:

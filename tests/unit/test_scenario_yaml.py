@@ -126,7 +126,7 @@ def test_a_link_twice_is_refused_in_a_saboteur_too() -> None:
         ("testbed: 1\nhosts: *nobody\n", 2, 8, "`*nobody` stands for nothing", "an anchor, &NAME"),
         ("testbed: 1\nabout: a\x01b\n", 2, 9, "the character U+0001 is not allowed", ""),
         ('testbed: 1\nabout: "\\Uffffffff"\n', 1, 1, "a character that does not exist", ""),
-        ("testbed: " + "[" * 3000, 1, 1, "nested too deep", ""),
+        ("testbed: " + "[" * 3000, 1, 60, "nested too deep", ""),
     ],
 )
 def test_what_is_no_yaml(text: str, line: int, column: int, message: str, hint: str) -> None:
