@@ -5,7 +5,9 @@ does it. All times are CLOCK_MONOTONIC nanoseconds, given as arguments.
 
 When nothing is left to wait for, servers are not stopped at once: what had entered a link by then leaves first, so
 that it finds them alive, and so does what kernels still have to send for programs that have ended. Then servers
-read it. What enters later has nobody to wait for it, or servers that talk to each other would never end.
+read it. What they or a host that forwards pass on then has its time on the next link too, but only as often as
+that can be a part of its way. What enters later has nobody to wait for it, or servers that talk to each other
+would never end.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ LOOK_EVERY_NS, LOOK_AT_LEAST_EVERY_NS = 20_000_000, 5_000_000_000
 # A kernel whose bytes nobody acknowledges goes on for many minutes, and some servers never rest.
 UNSENT_AT_LEAST_NS, UNSENT_AT_MOST_NS = 3_000_000_000, 10_000_000_000
 RESTS_WITHIN_NS = 1_000_000_000
+# How often servers are given the time to pass on what came, and on which links: they may talk for ever.
+SERVERS_PASS_ON, SERVERS_STAY_NS = 2, 3_000_000_000
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,16 @@ class _Life:
 
 @dataclass
 class Lifecycle:
-    """The programs of one run. `start_ns` is when the run began; `timeout_ns` bounds all of it."""
+    """The programs of one run. `start_ns` is when the run began; `timeout_ns` bounds all of it.
+
+    `forwarding`: how many hosts have a kernel that passes on what is not for them.
+    """
 
     programs: Iterable[Program]
     start_ns: int
     timeout_ns: int
     duration_ns: int | None = None
+    forwarding: int = 0
     fail: str = ""  # why the run as a whole failed
     stopping: bool = False
     stopping_ns: int | None = None  # since when
@@ -94,6 +102,7 @@ class Lifecycle:
     _look_ns: int | None = 0  # when to look again at what is under way; None: an answer is still to come
     _unsent: tuple[int, int] = 0, 0  # how much there was, and since when it is no less
     _arrived_ns: int | None = None  # since when nothing is under way any more
+    _passed_on: int = 0  # how often what entered since then was looked for
     _lives: dict[str, _Life] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,14 +140,27 @@ class Lifecycle:
 
     def under_way(self, seen: Seen, now_ns: int) -> None:
         """The answer to Look."""
-        self._before_ns = seen.before_ns
+        all_of_now, self._before_ns = self._before_ns is None, seen.before_ns
         self._look_ns = now_ns + min(max(seen.due_in_ns, LOOK_EVERY_NS), LOOK_AT_LEAST_EVERY_NS)
-        if not (seen.frames and seen.left_in_ns > 0) and not self._sending(seen, now_ns):
-            if self._arrived_ns is None:
-                self._arrived_ns = now_ns
-            at_work = seen.running or seen.unread_bytes
-            if not at_work or now_ns - self._arrived_ns > RESTS_WITHIN_NS:
-                self.stop(now_ns)
+        if (seen.frames and seen.left_in_ns > 0) or self._sending(seen, now_ns):
+            self._arrived_ns = None
+            return
+        if self._arrived_ns is None:
+            self._arrived_ns = now_ns
+        at_work = seen.running or seen.unread_bytes
+        if at_work and now_ns - self._arrived_ns <= RESTS_WITHIN_NS:
+            return
+        if all_of_now or self._passed_on >= self._passing_on(seen.stay_ns):
+            self.stop(now_ns)
+        else:
+            self._passed_on += 1
+            self._before_ns, self._look_ns = None, now_ns
+
+    def _passing_on(self, stay_ns: int) -> int:
+        """How often a packet may be passed on until it is where it should be."""
+        servers = {life.program.host for life in self._lives.values() if life.program.kind == "serve"}
+        others = min(SERVERS_PASS_ON, max(0, len(servers) - 1)) if stay_ns <= SERVERS_STAY_NS else 0
+        return self.forwarding + others
 
     def _sending(self, seen: Seen, now_ns: int) -> bool:
         """Whether a kernel gets on with what it has to send for programs that have ended: it gets less."""

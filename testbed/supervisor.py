@@ -17,6 +17,7 @@ from testbed.errors import EngineError
 from testbed.lifecycle import Lifecycle, Look, Seen, Signal, Start
 from testbed.limits import OUTPUT_BYTES
 from testbed.measure.records import ProgramRecord
+from testbed.plan.hosts import forwards
 from testbed.plan.types import Plan, Program
 from testbed.results import Results
 
@@ -85,7 +86,8 @@ class Supervisor:
     ) -> None:
         self._plan, self._engine, self._agent, self._results = plan, engine, agent, results
         self._stdin, self._say = stdin, say
-        self._life = Lifecycle(plan.programs, time.monotonic_ns(), plan.timeout_ns, plan.duration_ns)
+        forwarding = sum(forwards(host) for host in plan.hosts)
+        self._life = Lifecycle(plan.programs, time.monotonic_ns(), plan.timeout_ns, plan.duration_ns, forwarding)
         self._processes: dict[str, Process] = {}
         self._outputs: dict[str, tuple[Output, Output]] = {}
         self._asking: dict[str, tuple[Process, int]] = {}
@@ -101,6 +103,7 @@ class Supervisor:
             while not self._life.over:
                 self._agent.still_there()
                 self._observe()
+                stopping = self._life.stopping
                 for action in self._life.step(time.monotonic_ns()):
                     match action:
                         case Start():
@@ -109,6 +112,8 @@ class Supervisor:
                             self._look(action)
                         case Signal():
                             self._signal(action)
+                if self._life.stopping and not stopping:
+                    continue  # nothing counts from now on, so that programs are told now
                 if not self._life.over:
                     self._bury()
                     time.sleep(EAGER_S if self._life.unready() else CALM_S)

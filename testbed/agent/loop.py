@@ -55,6 +55,7 @@ class Agent:
         self.run_goes_on = False
         self._doors: list[str] = []
         self._crossing: crossing.Crossing | None = None
+        self._sending: set[tuple[str, str]] = set()  # (host, connection) that `under_way` waits for
 
     def operations(self) -> dict[str, Callable[[Json], Json]]:
         return {
@@ -156,13 +157,19 @@ class Agent:
     def under_way(self, request: Json) -> Json:
         """Of what had come into a link before a moment, by the clock here; none is given: before now.
 
-        And what hosts have not read or sent yet.
+        And what hosts have not read yet; and not sent, of connections that were closed by that moment: servers may
+        open and close others for ever.
         """
         before_ns = request["before_ns"] or time.monotonic_ns()
         answer = {"before_ns": before_ns, **self.links.under_way(before_ns)}
-        unread, unsent = zip(*(sockets.queued(host) for host in self.hosts.values()), strict=True)
-        running = self.cpu_wait.running()
-        return {**answer, "unread_bytes": sum(unread), "unsent_bytes": sum(unsent), "running": running}
+        unread, unsent = 0, dict[tuple[str, str], int]()
+        for name, host in self.hosts.items():
+            more, by_connection = sockets.queued(host)
+            unread += more
+            unsent |= {(name, connection): size for connection, size in by_connection.items()}
+        self._sending = set(unsent) if request["before_ns"] is None else self._sending.intersection(unsent)
+        left = sum(unsent[connection] for connection in self._sending)
+        return {**answer, "unread_bytes": unread, "unsent_bytes": left, "running": self.cpu_wait.running()}
 
     def drain(self, _: Json) -> Json:
         self.run_goes_on = False

@@ -40,36 +40,40 @@ def listening(host: Host, pid: int) -> list[dict[str, Any]]:
     return found
 
 
-def queued(host: Host) -> tuple[int, int]:
-    """Bytes in the host's TCP and UDP sockets: how many nobody has read yet, and how many the kernel still has to
-    send, or to see acknowledged, for programs that have ended. Raises EngineError if the host is gone.
+def queued(host: Host) -> tuple[int, dict[str, int]]:
+    """What is in the host's TCP and UDP sockets: how much nobody has read yet, and by connection how many
+    bytes the kernel still has to send, or to see acknowledged, for programs that have ended.
+
+    Raises EngineError if the host is gone.
     """
-    unread = unsent = 0
+    unread, unsent = 0, dict[str, int]()
     try:
         for name in ("tcp", "tcp6", "udp", "udp6"):
             table = Path(f"/proc/{host.pid}/net/{name}")
             if table.exists():
                 more_unread, more_unsent = queues(name[:3], table.read_text())
-                unread, unsent = unread + more_unread, unsent + more_unsent
+                unread += more_unread
+                unsent |= more_unsent
     except OSError as problem:
         raise EngineError(f"reading the sockets of {host.name} (process {host.pid}): {problem}") from problem
     return unread, unsent
 
 
-def queues(proto: str, table: str) -> tuple[int, int]:
+def queues(proto: str, table: str) -> tuple[int, dict[str, int]]:
     """As `queued`, of one table of /proc/net. Pure.
 
-    A socket without an inode is nobody's any more. One that listens has connections in its queue and no bytes.
+    A socket without an inode is nobody's any more, or nobody's yet. What came for one that is not accepted
+    cannot be told from that: the connections that wait at a listening socket are counted in place of bytes.
     """
-    unread = unsent = 0
+    unread, unsent = 0, {}
     for line in table.splitlines()[1:]:
         words = line.split()
         state, inode = words[3], words[9]
         to_send, to_read = (int(number, 16) for number in words[4].split(":"))
-        if inode == "0":
-            unsent += to_send if proto == "tcp" and state in _CLOSING else 0
-        elif proto == "udp" or state != _LISTEN:
+        if inode != "0":
             unread += to_read
+        elif proto == "tcp" and state in _CLOSING and to_send:
+            unsent[f"{words[1]} {words[2]}"] = to_send
     return unread, unsent
 
 

@@ -59,6 +59,14 @@ GROUP_ROUTE6 = "ff00::/8"  # on the first interface of a dual network
 LINK_LOCAL = "fe80::/64"
 
 
+def forwards(host: Host) -> bool:
+    """Whether its kernel passes on what comes for others."""
+    return any(
+        value != "0" and name.replace("/", ".").rpartition(".")[2] in ("ip_forward", "forwarding", "mc_forwarding")
+        for name, value in host.sysctls.items()
+    )
+
+
 def networks(there: Topology, addresses: Addresses) -> tuple[Network, ...]:
     return tuple(
         Network(

@@ -91,6 +91,75 @@ hosts:
   r: {{run: [python3, -c, "{SEND}", s]}}
 expect: [s.got.count == 100]
 """
+ACCEPTS_LATE = """import socket, time
+server = socket.create_server(('', 9000))
+for number in range(6):
+    time.sleep(0.1)
+    server.accept()[0].recv(100)
+    print('{"got": %d}' % number, flush=True)
+server.accept()
+"""
+CALL = "import socket; [socket.create_connection(('s', 9000)).send(b'x') for _ in range(6)]"
+NOT_ACCEPTED = f"""{HEAD}
+hosts:
+  s: {{serve: [python3, -c, {json.dumps(ACCEPTS_LATE)}]}}
+  c: {{run: [python3, -c, "{CALL}"]}}
+expect: [s.got.count == 6]
+"""
+TAKE_ALL = """import socket
+server = socket.create_server(('', 9000), backlog=100)
+while True:
+    with server.accept()[0] as connection:
+        while connection.recv(65536):
+            pass
+"""
+CALL_ON = """import random, socket, time
+print('READY', flush=True)
+while True:
+    with socket.create_connection(('a', 9000)) as connection:
+        connection.sendall(bytes(random.randrange(1, 20_000)))
+    time.sleep(0.005)
+"""
+CALLING = f"""{HEAD}
+hosts:
+  a: {{serve: [python3, -c, {json.dumps(TAKE_ALL)}]}}
+  b: {{serve: [python3, -c, {json.dumps(CALL_ON)}], after: a}}
+  r: {{run: sleep 1}}
+links: {{a <-> b: {{delay: 300 ms}}}}
+expect: [b->a.delivered > 3]
+"""
+ROUTED = f"""{HEAD}
+networks: {{one: {{subnet: 198.18.1.0/24}}, two: {{subnet: 198.18.2.0/24}}}}
+hosts:
+  c: {{networks: {{two: {{address: 198.18.2.10}}}}, serve: datagram echo --port 9000}}
+  way:
+    networks: {{one: {{address: 198.18.1.9}}, two: {{address: 198.18.2.9}}}}
+    sysctls: {{net.ipv4.ip_forward: 1}}
+  r:
+    networks: {{one: {{address: 198.18.1.10}}}}
+    cap_add: [NET_ADMIN]
+    environment: {{PROGRAM: "{SEND}"}}
+    run: sh -c 'ip route add 198.18.2.0/24 via 198.18.1.9 && exec python3 -c "$$PROGRAM" 198.18.2.10'
+links:
+  r -> way over one: {{delay: 300 ms}}
+  way -> c over two: {{rate: 200 kbit/s, queue: 100 packets}}
+expect: [c.received == 100, way->c.delivered == 100]
+"""
+PASS_ON = """import socket
+s = socket.socket(2, 2); s.bind(('', 9000)); s.setsockopt(1, 8, 1 << 20)
+while True:
+    s.sendto(s.recv(2000), ('c', 9000))
+"""
+RELAYED = f"""{HEAD}
+hosts:
+  c: {{serve: datagram echo --port 9000}}
+  way: {{serve: [python3, -c, {json.dumps(PASS_ON)}]}}
+  r: {{run: [python3, -c, "{SEND}", way]}}
+links:
+  r -> way: {{delay: 300 ms}}
+  way -> c: {{delay: 300 ms}}
+expect: [c.received == 100, way->c.delivered == 100]
+"""
 
 
 @pytest.fixture(params=ENGINES)
@@ -117,7 +186,15 @@ def test_what_is_under_way_when_the_last_run_ends_finds_servers_alive(
     assert outcome == "pass", shown
 
 
-@pytest.mark.parametrize("text", [UNSENT, UNREAD], ids=["unsent", "unread"])
+@pytest.mark.parametrize("text", [ROUTED, RELAYED], ids=["by a kernel", "by a server"])
+def test_what_is_passed_on_at_the_end_finds_servers_alive_on_the_next_link(
+    engine: str, text: str, tmp_path: Path
+) -> None:
+    outcome, shown, _ = ran(text, engine, tmp_path)
+    assert outcome == "pass", shown
+
+
+@pytest.mark.parametrize("text", [UNSENT, UNREAD, NOT_ACCEPTED], ids=["unsent", "unread", "not accepted"])
 def test_what_kernels_hold_at_the_end_gets_to_servers_that_live(engine: str, text: str, tmp_path: Path) -> None:
     """A client that has closed its socket and ended has not sent all by then; a server may not have read it."""
     outcome, shown, _ = ran(text, engine, tmp_path)
@@ -134,6 +211,13 @@ def test_servers_that_talk_for_ever_prolong_nothing_and_lose_nothing(engine: str
     assert all(f["sent_ns"] <= stopping_ns for f in before)
     assert any(f["sent_ns"] > stopping_ns for f in later), "they were not waited for"
     assert stopping_ns - ended_ns < 20e9  # type: ignore[operator]
+
+
+def test_servers_that_close_connections_for_ever_are_not_waited_for(engine: str, tmp_path: Path) -> None:
+    """At any moment some of theirs are closed and not sent to the end, never the same ones."""
+    outcome, shown, run = ran(CALLING, engine, tmp_path)
+    assert outcome == "pass", shown
+    assert run["stopping_ns"] - run["programs"]["r.r"]["ended_ns"] < 20e9  # type: ignore[index,operator]
 
 
 def test_a_link_that_takes_longer_than_patience_gets_its_time_and_says_so(engine: str, tmp_path: Path) -> None:

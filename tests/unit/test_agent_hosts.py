@@ -83,9 +83,12 @@ def test_what_is_unread_and_what_is_unsent() -> None:
         "5: 0100007F:8004 0100007F:1F90 05 00000000:00000000 00:0 0 0 0 0 1",
         "6: 0100007F:8005 0100007F:1F90 06 00000000:00000000 00:0 0 0 0 0 1",
     ]
-    assert sockets.queues("tcp", "\n".join(["sl local rem st", *lines])) == (0x30, 0x101)
+    assert sockets.queues("tcp", "\n".join(["sl local rem st", *lines])) == (
+        0x33,
+        {"0100007F:8002 0100007F:1F90": 0x100, "0100007F:8003 0100007F:1F90": 1},
+    )
     lines = ["7: 00000000:2328 00000000:0000 07 00000000:00000300 00:0 0 0 0 201 2"]
-    assert sockets.queues("udp", "\n".join(["sl local rem st", *lines])) == (0x300, 0)
+    assert sockets.queues("udp", "\n".join(["sl local rem st", *lines])) == (0x300, {})
 
 
 def test_unix_counts_with_a_path_when_it_listens_or_is_a_datagram_socket() -> None:

@@ -10,6 +10,8 @@ from testbed.lifecycle import (
     LOOK_AT_LEAST_EVERY_NS,
     LOOK_EVERY_NS,
     RESTS_WITHIN_NS,
+    SERVERS_PASS_ON,
+    SERVERS_STAY_NS,
     UNSENT_AT_LEAST_NS,
     UNSENT_AT_MOST_NS,
     Action,
@@ -242,10 +244,10 @@ def test_a_run_that_is_over_is_not_late_by_being_looked_at_late() -> None:
 # what is under way at the end
 
 
-def ended(timeout_s: int = 120) -> Lifecycle:
+def ended(timeout_s: int = 120, forwarding: int = 0) -> Lifecycle:
     """Its server is ready, and its client has ended at 4."""
     programs = program("server", "serve"), program("client", after=(("server", "ready"),))
-    run = Lifecycle(programs, start_ns=0, timeout_ns=timeout_s * S)
+    run = Lifecycle(programs, start_ns=0, timeout_ns=timeout_s * S, forwarding=forwarding)
     run.step(0)
     run.started("h.server", 0)
     run.ready("h.server", 2)
@@ -348,6 +350,48 @@ def test_what_nobody_acknowledges_is_not_waited_for_for_ever(stay_ns: int, patie
     assert run.step(patience_ns + LOOK_EVERY_NS) == [Look(100)], "just not given up yet"
     run.under_way(stuck, patience_ns + LOOK_EVERY_NS)
     assert run.step(patience_ns + LOOK_EVERY_NS) == [Signal("h.server", "TERM")]
+
+
+def test_what_a_host_forwards_has_its_time_on_the_next_link_too() -> None:
+    run = ended(forwarding=1)
+    run.step(5)
+    run.under_way(Seen(100, 7, S, left_in_ns=60 * S, stay_ns=60 * S), S)
+    assert run.step(2 * S) == [Look(100)]
+    run.under_way(Seen(100), 2 * S)
+    assert run.step(2 * S) == [Look(None)], "what the router has sent on meanwhile"
+    run.under_way(Seen(200, 7, S, left_in_ns=60 * S, stay_ns=60 * S), 2 * S)
+    assert run.step(3 * S) == [Look(200)]
+    run.under_way(Seen(200, unread_bytes=9), 3 * S)
+    assert run.step(4 * S) == [Look(200)], "and the server reads it"
+    run.under_way(Seen(200), 4 * S)
+    assert run.step(4 * S) == [Signal("h.server", "TERM")], "one host forwards, and so once"
+
+
+def talk(run: Lifecycle, stay_ns: int) -> int:
+    """How often what is under way is waited for, where that never ends."""
+    run.step(5)
+    for times in range(1, 9):
+        run.under_way(Seen(100, 1, 0, left_in_ns=stay_ns, stay_ns=stay_ns), times * S)
+        assert run.step(times * S + LOOK_EVERY_NS) == [Look(100)]
+        run.under_way(Seen(100, stay_ns=stay_ns), times * S + LOOK_EVERY_NS)
+        if run.step(times * S + LOOK_EVERY_NS) != [Look(None)]:
+            assert run.stopping
+            return times
+    raise AssertionError("for ever")
+
+
+@pytest.mark.parametrize(
+    ("servers", "stay_ns", "times"),
+    [(1, S, 1), (2, S, 2), (3, S, 3), (9, S, 1 + SERVERS_PASS_ON), (9, SERVERS_STAY_NS + 1, 1)],
+)
+def test_what_servers_may_have_to_pass_on_has_its_time_too(servers: int, stay_ns: int, times: int) -> None:
+    """They may as well talk for ever, so only now and then, and on links that are not slow."""
+    run = Lifecycle([program("server", "serve", id=f"h{n}.s", host=f"h{n}") for n in range(servers)], 0, 60 * S)
+    run.step(0)
+    for one in list(run.records):
+        run.started(one, 0)
+        run.ready(one, 1)
+    assert talk(run, stay_ns) == times
 
 
 @pytest.mark.parametrize("busy", [Seen(100, unread_bytes=1), Seen(100, running=True)])
