@@ -68,6 +68,7 @@ class Seen:
     unread_bytes: int = 0
     unsent_bytes: int = 0  # for programs that have ended
     running: bool = False  # a program is at work just now
+    ago_ns: int = 0  # since when, at least, this holds: what had left a link by then was looked for in the hosts
 
 
 @dataclass
@@ -151,7 +152,7 @@ class Lifecycle:
         if at_work and now_ns - self._arrived_ns <= RESTS_WITHIN_NS:
             return
         if all_of_now or self._passed_on >= self._passing_on(seen.stay_ns):
-            self.stop(now_ns)
+            self.stop(now_ns - seen.ago_ns)  # of what has come since, nobody knows who has read it
         else:
             self._passed_on += 1
             self._before_ns, self._look_ns = None, now_ns

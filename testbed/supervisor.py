@@ -169,13 +169,16 @@ class Supervisor:
 
     def _look(self, action: Look) -> None:
         said = self._agent.under_way(action.before_ns)
-        due_ns, left_ns, stay_ns = (int(said[f"{name}_s"] * 1e9) for name in ("due_in", "left_in", "stay"))
+        answered_ns = time.monotonic_ns()
+        due_ns, left_ns, stay_ns, ago_ns = (
+            int(said[f"{name}_s"] * 1e9) for name in ("due_in", "left_in", "stay", "ago")
+        )
         hosts = said["unread_bytes"], said["unsent_bytes"], said["running"]
-        seen = Seen(said["before_ns"], said["frames"], due_ns, left_ns, stay_ns, *hosts)
+        seen = Seen(said["before_ns"], said["frames"], due_ns, left_ns, stay_ns, *hosts, ago_ns)
         if seen.frames and said["due_in_s"] > SAY_ABOVE_S:
             last = f"the last one leaves in {said['due_in_s']:.1f} s"
             self._say(f"frames under way: {seen.frames}, {last}; then programs end")
-        self._life.under_way(seen, time.monotonic_ns())
+        self._life.under_way(seen, answered_ns)
 
     def _bury(self) -> None:
         """What SIGKILL does not end within a minute will not end. Raises EngineError."""

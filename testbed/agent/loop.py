@@ -162,14 +162,16 @@ class Agent:
         """
         before_ns = request["before_ns"] or time.monotonic_ns()
         answer = {"before_ns": before_ns, **self.links.under_way(before_ns)}
+        looked_ns = time.monotonic_ns()
         unread, unsent = 0, dict[tuple[str, str], int]()
         for name, host in self.hosts.items():
             more, by_connection = sockets.queued(host)
             unread += more
             unsent |= {(name, connection): size for connection, size in by_connection.items()}
         self._sending = set(unsent) if request["before_ns"] is None else self._sending.intersection(unsent)
-        left = sum(unsent[connection] for connection in self._sending)
-        return {**answer, "unread_bytes": unread, "unsent_bytes": left, "running": self.cpu_wait.running()}
+        left, running = sum(unsent[connection] for connection in self._sending), self.cpu_wait.running()
+        hosts = {"unread_bytes": unread, "unsent_bytes": left, "running": running}
+        return {**answer, **hosts, "ago_s": (time.monotonic_ns() - looked_ns) / 1e9}
 
     def drain(self, _: Json) -> Json:
         self.run_goes_on = False

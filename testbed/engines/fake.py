@@ -283,7 +283,7 @@ class _FakeChannel:
     def _under_way(self, request: dict[str, Any]) -> dict[str, Any]:
         before_ns = request["before_ns"] or time.monotonic_ns()
         links = {"frames": 0, "due_in_s": 0.0, "left_in_s": 0.0, "stay_s": 0.0}
-        hosts = {"unread_bytes": 0, "unsent_bytes": 0, "running": False}
+        hosts = {"unread_bytes": 0, "unsent_bytes": 0, "running": False, "ago_s": 0.0}
         return {"before_ns": before_ns, **links, **hosts}
 
     def _drain(self, _: dict[str, Any]) -> dict[str, Any]:

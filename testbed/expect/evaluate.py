@@ -53,9 +53,32 @@ class Evaluator:
         except Undecided as why:
             outcome, reason = why.outcome, str(why)
         if outcome == "fail" and dimension != "time":  # times have their own lateness taken off
-            excuse = self.evidence.excuse(self._involved(left, member, test))
+            late = self.evidence.excuse(self._involved(left, member, test))
+            excuse = late or self._until_the_end(left, member, test)
             return ("inconclusive", f"{reason}; {excuse}") if excuse else (outcome, reason)
         return outcome, reason
+
+    def _until_the_end(self, left: Target, member: Member | None, test: Test) -> str:
+        """Why it may hold with what links carried until programs that were stopped had ended; "" if it cannot."""
+        later, said = self.evidence.last_words(self._involved(left, member, test))
+        if not said:
+            return ""
+        try:
+            at_first = self._compared(left, member, test)
+            at_last = Evaluator(self.names, later)._compared(left, member, test)
+        except Undecided:
+            return ""
+        if at_last[0] == "pass" or at_first[1] * at_last[1] <= 0:
+            return f"{said}, and may have been counted or not: let a `run` wait for what has to be counted"
+        return ""
+
+    def _compared(self, left: Target, member: Member | None, test: Test) -> tuple[Outcome, Number]:
+        """The outcome, and by how much the left side is more, where `==` compares two counts: else 1."""
+        found = self._sum(left) if member is None else self._of(left, member)
+        if test.operator == "==" and len(test.operands) == 1 and found.dimension in ("number", "size"):
+            right = _alike(self._operand(test.operands[0], left, member), found, left)
+            return self._test(found, test, left, member)[0], found.number - right.number
+        return self._test(found, test, left, member)[0], 1
 
     def _involved(self, left: Target, member: Member | None, test: Test) -> Iterator[Member]:
         """Whose values were compared."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 
+from testbed.errors import counted
 from testbed.expect import slips
 from testbed.expect.names import Member, Target
 from testbed.limits import MEMORY_BYTES, OUTPUT_BYTES
@@ -32,14 +33,16 @@ class Undecided(Exception):
 class Evidence:
     """What a plan's run left behind."""
 
-    def __init__(self, plan: Plan, records: Records) -> None:
+    def __init__(self, plan: Plan, records: Records, until_ns: int | None = None) -> None:
+        """Links are read until then; by default until programs were told to stop."""
         self.plan, self.records = plan, records
+        self._until_ns = records.stopping_ns if until_ns is None else until_ns
         self._reports: dict[str, Reported] = {}
 
     @cached_property
     def links(self) -> dict[str, LinkFrames]:
         """By link id; a link that no frame crossed has no frames."""
-        found = by_link(self.records.ledger, self.records.stopping_ns)
+        found = by_link(self.records.ledger, self._until_ns)
         return {link.id: found.get(link.id) or LinkFrames([]) for link in self.plan.links}
 
     @cached_property
@@ -233,6 +236,22 @@ class Evidence:
             return ""
         late = f"frames between {host} and {peer} left up to {format_ns(late_ns)} late, there and back together"
         return f"{late}, and a timer may have run out over that: try {LESS_BUSY}"
+
+    def last_words(self, members: Iterable[Member]) -> tuple[Evidence, str]:
+        """The evidence as it was when the last of these programs had ended, and what its links carried since they
+        were told to stop; "" for nothing. They may have counted that, and the link's own metrics do not.
+        """
+        concerned, from_ns = list(members), self.records.stopping_ns
+        records = [self.records.programs[m.program.id] for m in concerned if m.program is not None]
+        ends = [record.ended_ns or self.records.ended_ns for record in records if record.stopped]
+        links = {member.link.id for member in concerned if member.link is not None}
+        if from_ns is None or not ends or not links:
+            return self, ""
+        last_ns = max(ends)
+        sent = [f.sent_ns for f in self.records.ledger if f.link in links and f.sent_ns is not None]
+        n = sum(from_ns < sent_ns <= last_ns for sent_ns in sent)
+        said = f"{counted(n, 'frame')} left {', '.join(sorted(links))} while programs were being stopped"
+        return Evidence(self.plan, self.records, last_ns), said if n else ""
 
     def _latest(self, host: str) -> tuple[int, str, str]:
         """(by how much the latest frames there and back were late, this host, the peer for which it is most)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.judge.stored_run import MS, OTHER_OUT, OUT, PACKETS, START_NS, Case, good_run
 
 
@@ -63,3 +65,27 @@ def test_records_without_an_end_count_everything() -> None:
     run.records.stopping_ns = None
     run.expect(f"sensor-1->collector.sent == {PACKETS}")
     assert run.judged.outcome == "pass", run.judged
+
+
+def test_what_servers_say_while_they_are_stopped_may_have_been_counted_or_not() -> None:
+    """A device that sends for ever and who collects it are told to stop at once: nobody can say who was first."""
+    run = good_run()
+    ends_in_the_middle(run)
+    all_of_it = "sensor-1->collector.delivered + sensor-2->collector.delivered"
+    run.expect(
+        f"collector.received == {all_of_it}",
+        f"collector.received <= {all_of_it}",
+        f"collector.received == {all_of_it} + 1000",
+        f"collector.received == {all_of_it} - 1",
+        f"collector.received >= {all_of_it}",
+        f"collector.received >= {all_of_it} + 1000",
+    )
+    found = [v for v in run.judged.verdicts if not v.implied]
+    assert [v.outcome for v in found] == ["inconclusive", "inconclusive", "fail", "fail", "pass", "fail"], found
+    assert re.search("[0-9]+ frames left .* while programs were being stopped", found[0].reason), found
+
+
+def test_where_nothing_was_said_while_servers_were_stopped_a_wrong_count_is_wrong() -> None:
+    run = good_run()
+    run.expect("collector.received == sensor-1->collector.delivered")
+    assert [v.outcome for v in run.judged.verdicts if not v.implied] == ["fail"], run.judged
