@@ -21,7 +21,7 @@ from testbed import __version__
 from testbed.catalogue import everything, find
 from testbed.engines.choose import choose
 from testbed.errors import HostError, Problem, ScenarioError, TestbedError, counted
-from testbed.measure.records import EXIT_STATUS, Judgement, Outcome
+from testbed.measure.records import EXIT_STATUS, LESS_BUSY, Judgement, Outcome
 from testbed.options import Asked, Command, jobs_option, names_argument, root_option, run_options, seed_option
 from testbed.tally import Ended, last_line, merged
 
@@ -273,21 +273,31 @@ def list_command() -> None:
 
 
 def _at_once(command: str, paths: Sequence[Path], jobs: int, asked: Asked) -> NoReturn:
-    """Each file by a command of its own; what did not pass is shown in full, then one table of all."""
+    """Each file by a command of its own; what did not pass is shown in full, then one table of all.
+
+    They keep each other waiting. So what only lateness left undecided is run again, once, with nothing beside it.
+    """
     from testbed.suite import at_once
 
     ended = 0
 
-    def tell(done: Done) -> None:
-        nonlocal ended
-        ended += 1
+    def tell(place: str, done: Done) -> None:
         try:
-            click.echo(f"{ended:4} of {len(paths)}  {done.name}: {_last_line(done)}", err=True)
+            click.echo(f"{place}  {done.name}: {_last_line(done)}", err=True)
         except OSError:  # whoever read it has gone, and the runs go on
             _to_nowhere(sys.stderr)
 
+    def count(done: Done) -> None:
+        nonlocal ended
+        ended += 1
+        tell(f"{ended:4} of {len(paths)}", done)
+
     argv = [sys.executable, "-m", "testbed", command]
-    all_done = at_once([(path.stem, [*argv, str(path), *asked.words()]) for path in paths], jobs, tell)
+    commands = [(path.stem, [*argv, str(path), *asked.words()]) for path in paths]
+    all_done = at_once(commands, jobs, count)
+    for index, done in enumerate(all_done):
+        if len(paths) > 1 and done.status == EXIT_STATUS["inconclusive"] and LESS_BUSY in done.stdout:
+            [all_done[index]] = at_once([commands[index]], 1, partial(tell, "again, by itself"))
     by_status = {status: outcome for outcome, status in EXIT_STATUS.items()}
     ended_all: list[Ended] = []
     width = max(len(path.stem) for path in paths)

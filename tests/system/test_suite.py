@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from testbed.cli import cli
+from testbed.measure.records import EXIT_STATUS, LESS_BUSY
 from testbed.suite import Done, at_once
 from tests.command import ROOT, clean_environment, said, testbed
 
@@ -154,3 +157,51 @@ def test_ctrl_c_ends_all_of_them_with_its_status(namespaces_work: None, tmp_path
     assert program.returncode == 130 and "interrupted by SIGINT" in err
     for path in paths:
         assert "interrupted" in next((tmp_path / "r" / path.stem).glob("2*/run.json")).read_text()
+
+
+STAND_IN = """#!/bin/sh
+# For `python -m testbed run FILE`: it says how each file ended, and keeps a line of each time that it was run.
+name=$(basename "$4" .yaml)
+echo "$name" >>"$KEPT"
+case $name in
+late) [ "$(grep -c late "$KEPT")" -gt 1 ] && { echo "pass: 1 pass"; exit 0; }
+    echo "inconclusive: a time is 49 ms: try LESS BUSY, or a wider bound"; exit 5 ;;
+few) echo "inconclusive: 10 are too few to tell"; exit 5 ;;
+lame) echo "inconclusive: a time is 49 ms: try LESS BUSY, or a wider bound"; exit 5 ;;
+wrong) echo "fail: lost is 9, not 0"; exit 1 ;;
+*) echo "pass: 1 pass"; exit 0 ;;
+esac
+"""
+
+
+def beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> tuple[list[str], Result]:
+    """The names in the order in which they were run, and what `run --jobs 2` made of the files."""
+    for name in names:
+        (tmp_path / f"{name}.yaml").write_text("testbed: 1\nhosts: {h: {run: 'true'}}\n")
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN.replace("LESS BUSY", LESS_BUSY))
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    monkeypatch.setenv("KEPT", str(tmp_path / "kept"))
+    paths = [str(tmp_path / f"{name}.yaml") for name in names]
+    done = CliRunner().invoke(cli, ["run", *paths, "--jobs", "2"])
+    return (tmp_path / "kept").read_text().split(), done
+
+
+def test_what_only_lateness_left_undecided_is_run_again_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: those that run beside each other make each other late. What has failed has failed."""
+    assert EXIT_STATUS["inconclusive"] == 5
+    names = ["few", "good", "lame", "late", "wrong"]
+    runs, done = beside_each_other(tmp_path, monkeypatch, names)
+    assert sorted(runs[:5]) == names and runs[5:] == ["lame", "late"]
+    assert done.exit_code == 1 and "1 fail, 2 inconclusive, 2 pass" in done.stdout.splitlines()[-1], done.output
+    assert "again, by itself  late: 1 pass" in done.stderr
+
+
+def test_where_nothing_was_beside_it_nothing_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, done = beside_each_other(tmp_path, monkeypatch, ["late"])
+    assert runs == ["late"] and done.exit_code == 5, done.output
