@@ -46,6 +46,10 @@ class Environment:
         """Whether what has this real path is seen, too."""
         return any(within(real, tree) for tree in (*SEEN, *(tree for tree, at in self.trees if tree == at)))
 
+    def finds(self, path: str) -> bool:
+        """Whether a host finds something by this path, which may be a link's."""
+        return any(within(path, at) for at in (*SEEN, "/etc", *(at for _, at in self.trees)))
+
 
 def environment(project: Project, source: str) -> Environment:
     """The virtual environment at a path of the author's, with all that it takes. Raises Refused."""
@@ -196,6 +200,9 @@ def _whole(made: Environment, source: str) -> None:
                 if not made.sees(target):
                     hint = "install with copies, as in `uv pip install --link-mode=copy`, or mend the link"
                     raise Refused(f"`{shown}` is a link to {target}, which hosts do not see", hint)
+                if unseen := next((hop for hop in _hops(path) if not made.finds(hop)), ""):
+                    hint = f"make it lead to {target} itself"
+                    raise Refused(f"`{shown}` is a link over {unseen}, which hosts do not see", hint)
             elif what := special(found.st_mode):
                 raise Refused(f"`{shown}` is {what}", NO_PLACE_IN_HOSTS)
             elif not host_can_read(found):

@@ -162,6 +162,19 @@ def test_settings_that_are_a_link_out_of_the_project_are_not_read(machine: Machi
     assert "it has no pyvenv.cfg" in machine.refused().message
 
 
+def test_a_link_over_another_one_that_hosts_do_not_see_is_named(machine: Machine) -> None:
+    """A link of a host leads where its own file system has something, and each step must be there."""
+    (machine.project / "other").mkdir()
+    (machine.project / "other/python").symlink_to(machine.prefix / "bin/python3")
+    machine.over(machine.prefix, target=Path("../../other/python"))
+    problem = machine.refused()
+    assert (
+        problem.message
+        == f"`../.venv/bin/python` is a link over {machine.project}/other/python, which hosts do not see"
+    )
+    assert problem.hint == f"make it lead to {machine.prefix}/bin/python3.11 itself"
+
+
 def test_a_part_that_hosts_do_not_see_is_named(machine: Machine) -> None:
     """What `uv pip install --link-mode=symlink` makes."""
     cached = machine.home / ".cache/uv/thing.py"
