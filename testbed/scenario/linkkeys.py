@@ -37,7 +37,10 @@ _ARROW = re.compile(rf"({_LABEL}) *(<->|->) *({_LABEL})(?: +over +({_LABEL}))?",
 
 
 # Names as they are often written and must not be: `hosts` says so, and the key is none the worse for it.
-_LOOSE = r"[^\s<>=,/&|:\u2190-\u21ff-](?:[^\s<>=,/&|:\u2190-\u21ff]*[^\s<>=,/&|:\u2190-\u21ff-])?"
+_ANY = r"\s<>=,/&|:\u2190-\u21ff"
+_MORE = rf"{_ANY}()\[\]\"'\u2010-\u2015\u2212"
+_LOOSE = rf"[^{_ANY}-](?:[^{_ANY}]*[^{_ANY}-])?"
+_NAME_LIKE = rf"[^{_MORE}-](?:[^{_MORE}]*[^{_MORE}-])?"  # nothing of it was meant as a sign
 _BACK = r"<[-=~]+|←|⇐|<"
 _THERE = r"[-=~]+ *>|>+|[→⇒⟶]|to|TO"
 _BOTH = r"<[-=~]*>|[↔⇔⟷]|--?|=|,|/|&|\.\.|:|\||~|and|with"
@@ -53,7 +56,7 @@ def link_key(value: Value, reading: Reading) -> LinkKey:
         return _made(found.groups(), text.mark)
     if NAME.fullmatch(flat):
         return LinkKey(flat, "", "", True, flat, text.mark)
-    if found := re.fullmatch(rf"({_LOOSE}) *(<->|->) *({_LOOSE})(?: +over +({_LABEL}))?", flat):
+    if found := re.fullmatch(rf"({_NAME_LIKE}) *(<->|->) *({_NAME_LIKE})(?: +over +({_LABEL}))?", flat):
         return _made(found.groups(), text.mark)
     hint = (
         cut_hint(text, reading)
@@ -63,6 +66,15 @@ def link_key(value: Value, reading: Reading) -> LinkKey:
     if len(several) > 2 and all(map(NAME.fullmatch, several)):
         pairs = [f"`{a} -> {b}`" for a, b in itertools.pairwise(several)]
         raise Refused(f"`{short(text)}` is no link", f"a link for each pair: {', '.join(pairs)}", code="link-form")
+    if flat == "*":
+        raise Refused(f"`{short(text)}` is no link", "every pair, both ways, is `all <-> all`", code="link-form")
+    found = re.fullmatch(r"([^,]+?) *(<->|->) *([^,]+)((?:, *[^,]+)+)", flat)
+    if found and not cut_hint(text, reading):
+        ends = [found[3], *(end.strip() for end in found[4].split(",")[1:])]
+        hint = "a link for each pair: " + ", ".join(
+            f"`{found[1]} {found[2]} {end}`" for end in ends if end != found[1]
+        )
+        raise Refused(f"`{short(text)}` is no link", hint, code="link-form")
     key = meant_link(flat, text.mark)
     if key is None:
         raise Refused(f"`{short(text)}` is no link", hint, code="link-form")
@@ -72,13 +84,18 @@ def link_key(value: Value, reading: Reading) -> LinkKey:
 
 def meant_link(flat: str, mark: Mark) -> LinkKey | None:
     """The link that a key with another sign between its ends, or a word, can only mean."""
-    found = _OTHER_ARROW.fullmatch(flat)
+    flat = re.sub(r"[\u2010-\u2015\u2212]", "-", flat).replace("›", ">").replace("‹", "<")
+    flat = re.sub(r"<{2,}(?=-)", "<", re.sub(r"(?<=-)>{2,}", ">", flat))
+    flat = re.sub(r"[\"'\[\]()]", "", flat)
+    flat = re.sub(r"(?<=[a-z0-9]):[0-9]{1,5}(?!\S)", "", flat)  # a port
+    found = _OTHER_ARROW.fullmatch(flat) or re.fullmatch(rf"({_LOOSE}) *(<->|->) *({_LOOSE})()", flat)
     if found is None:
         return None
     a, sign, b, network = found.groups()
     if re.fullmatch(_BACK, sign):
         a, b = b, a
-    return _made((a, "<->" if re.fullmatch(_BOTH, sign) else "->", b, network), mark)
+    both = sign == "<->" or re.fullmatch(_BOTH, sign)
+    return _made((a, "<->" if both else "->", b, network or None), mark)
 
 
 def _made(parts: tuple[str | Any, ...], mark: Mark) -> LinkKey:

@@ -79,6 +79,8 @@ def _directions(there: Topology, rule: LinkKey, report: Report) -> Iterable[Dire
         else:
             known = [*there.on, *(there.names() if not rule.a else ())]
             hint = partial(did_you_mean, rule.network, known, f"networks: {_list(there.on)}")
+            if rule.network == "all" and not rule.a:
+                hint = "every pair, both ways, is `all <-> all`"
             if not rule.a and (ends := _two_hosts(there, rule.network)):
                 hint = f"both ways it is `{ends[0]} <-> {ends[1]}`, one way `{ends[0]} -> {ends[1]}`"
             report(rule.mark, f"`{rule}` names no one: there is no network `{rule.network}`", hint, "link-end")
@@ -94,6 +96,8 @@ def _directions(there: Topology, rule: LinkKey, report: Report) -> Iterable[Dire
     for name, side in zip((rule.a, rule.b), sides, strict=True):
         if side is None:
             hint = partial(did_you_mean, name, there.names(), f"hosts: {_list([*there.names(), 'all'])}")
+            if name in ("any", "every", "everyone", "everybody"):
+                hint = "every host is `all`"
             report(rule.mark, f"`{rule}` names no one: there is no host `{name}`", hint, "link-end")
     if sides[0] is None or sides[1] is None:
         return []

@@ -5,7 +5,9 @@ Reading goes on with what was meant, so that one slip brings no others with it t
 
 from __future__ import annotations
 
-from testbed.scenario.fields import paste
+import itertools
+
+from testbed.scenario.fields import paste, short
 from testbed.scenario.model import PROGRAM_KEYS, Condition, Host, Scenario
 from testbed.scenario.shapes import mapping_meant
 from testbed.scenario.source import List, Map, Nothing, Reading, Text, Value, mark_of
@@ -139,8 +141,18 @@ def _nested_links(links: Map, hosts: Value | None, reading: Reading) -> Map:
     """`client: {server: {delay: 20 ms}}`: one host inside the other."""
     made = Map(links.mark)
     names = set(hosts) if isinstance(hosts, Map) else set()
-    for key, one in links.written():
+    flat = _flat_conditions(links, names, reading)
+    for key, one in flat.written():
         inner = list(one.written()) if isinstance(one, Map) else []
+        if (pair := _named_ends(one, names)) and isinstance(one, Map):
+            named = Map(one.mark)
+            for name, value in one.written():
+                if name not in _ENDS:
+                    named.put(name, value)
+            made.put(Text(pair, key.mark, key.end), named)
+            hint = f"write\n  {pair}: {paste(named)}"
+            reading.add(key, f"`{short(key)}` is no link: the key names both ends", hint, code="link-form")
+            continue
         if (
             key not in names
             or not inner
@@ -155,6 +167,50 @@ def _nested_links(links: Map, hosts: Value | None, reading: Reading) -> Map:
         reading.add(
             key, f"`{key}` is no link: the key names both ends", "\n".join(["write", *lines]), code="link-form"
         )
+    return made
+
+
+_ENDS = frozenset("from to source target src dst a b between hosts nodes ends endpoints".split())
+
+
+def _named_ends(value: Value, names: set[str]) -> str:
+    """`a -> b` for `{from: a, to: b}`, `a <-> b` for `{between: [a, b]}`; "" for all else."""
+    if not isinstance(value, Map):
+        return ""
+    for one, other in (("from", "to"), ("source", "target"), ("src", "dst"), ("a", "b")):
+        ends, sign = (value.get(one), value.get(other)), "<->" if one == "a" else "->"
+        if all(isinstance(end, Text) and end in names for end in ends):
+            return f"{ends[0]} {sign} {ends[1]}"
+    for word in ("between", "hosts", "nodes", "ends", "endpoints"):
+        listed = value.get(word)
+        both = (
+            [end for end in listed if isinstance(end, Text) and end in names] if isinstance(listed, List) else []
+        )
+        if len(both) == 2:
+            return f"{both[0]} <-> {both[1]}"
+    return ""
+
+
+def _flat_conditions(links: Map, names: set[str], reading: Reading) -> Map:
+    """`delay:` and the like under `links`, right behind a link of which nothing is said."""
+    made = Map(links.mark)
+    owner: Text | None = None
+    inside = Map(links.mark)
+    for key, one in links.written():
+        if owner is not None and key in Condition.known() and key not in names:
+            if not inside:
+                inside = Map(key.mark)
+                stray = [other for other, _ in links.written() if other.mark.line >= key.mark.line]
+                run = list(itertools.takewhile(lambda other: other in Condition.known(), stray))
+                last = max(_last_line(links[other]) for other in run)
+                lines = [f"  {line}" for line in reading.lines[key.mark.line - 1 : last]]
+                what = f"`{key}` is read as a link: it is not indented below `{owner}`"
+                reading.add(key, what, "\n".join(["write", *lines]), code="yaml-indent")
+            inside.put(key, one)
+            made.put(owner, inside)
+            continue
+        made.put(key, one)
+        owner, inside = (key if isinstance(one, Nothing) else None), Map(links.mark)
     return made
 
 

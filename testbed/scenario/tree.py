@@ -129,6 +129,9 @@ class _Builder:
             key = Text("", mark(key_node.start_mark), mark(key_node.end_mark))
             if not isinstance(key_node, yaml.ScalarNode):
                 hint = "quote it if it begins with [ or {"
+                ends = key_node.value if isinstance(key_node, yaml.SequenceNode) else []
+                if path == ("links",) and len(ends) == 2 and all(isinstance(end, yaml.ScalarNode) for end in ends):
+                    hint = f"write `{ends[0].value} <-> {ends[1].value}`"
                 self._reading.add(key, "a key is one word, not a list or mapping", hint, code="yaml")
                 self._reading.hosts_in_doubt |= path == ("hosts",)
                 continue
