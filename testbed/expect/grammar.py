@@ -120,7 +120,10 @@ class _Parser:
             self.at = point.end()
             words.append(self.name("a metric"))
         if not words:
-            self.fail(f"expected . and a metric of {owner}, found {self.found()}", f"as in {owner}.sent")
+            hint = f"as in {owner}.sent"
+            if self.text[self.at : self.at + 1] == "(":
+                hint = "there are no functions here: a metric, a test and a value, as in `client.exit == 0`"
+            self.fail(f"expected . and a metric of {owner}, found {self.found()}", hint)
         return tuple(words)
 
     def test(self) -> Test:

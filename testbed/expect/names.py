@@ -134,7 +134,7 @@ class Names:
     def _no_program(self, metric: Dotted, hosts: tuple[str, ...] | None, of_hosts: list[Program]) -> Unknown:
         first, second = metric.words[0], metric.words[1]
         if hosts is None:
-            known = [*self.hosts, *self.plan.groups, *dict.fromkeys(p.name for p in self.plan.programs)]
+            known = list(dict.fromkeys([*self.hosts, *self.plan.groups, *(p.name for p in self.plan.programs)]))
             message = f"`{first}` is no program and no host"
             return Unknown(message, metric.at, did_you_mean(first, known) or f"there are {', '.join(known)}")
         at = metric.at + len(first) + 1

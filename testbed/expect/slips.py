@@ -12,9 +12,80 @@ _NEGATED = {"==": "!=", "!=": "==", "<": ">=", ">": "<=", "<=": ">", ">=": "<"}
 _METRIC = r"[A-Za-z][\w.-]*(?: *-> *[A-Za-z][\w.-]*)?\.[A-Za-z_]\w*"
 _VALUE = r"(?:-?[0-9][0-9.]*(?: *[A-Za-z%/]+)?|\"[^\"]*\"|'[^']*')"
 _QUOTED = r"(\"[^\"]*\"|'[^']*')"
+_SHELL = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_ASSERTIONS = {  # of Jest, Chai and AssertJ
+    "==": "toBe toEqual toStrictEqual equal eql be isEqualTo to_equal",
+    "contains": "toContain contains include contain toContainEqual",
+    "<": "toBeLessThan lessThan below isLessThan",
+    ">": "toBeGreaterThan greaterThan above isGreaterThan",
+    "<=": "toBeLessThanOrEqual isLessThanOrEqualTo",
+    ">=": "toBeGreaterThanOrEqual isGreaterThanOrEqualTo",
+    "== yes": "toBeTruthy isTrue true",
+    "== no": "toBeFalsy isFalse false",
+}
+_AGGREGATES = "count sum min mean median p90 p95 p99 max sd first last".split()
+
+
+def _asserted(found: re.Match[str]) -> str:
+    test = next((test for test, words in _ASSERTIONS.items() if found[2] in words.split()), "")
+    return f"{found[1]} {test} {found[3] or ''}".strip() if test else found[0]
+
+
+def _alone(found: re.Match[str]) -> str:
+    """A metric without a test."""
+    last = found[1].rpartition(".")[2]
+    return found[1] if last in _AGGREGATES else f"{found[1]} == {'0' if last == 'exit' else 'yes'}"
+
+
+def _aggregated(found: re.Match[str]) -> str:
+    """`avg(a.delay)` and `max a.delay`."""
+    word = found[1].lower()
+    if found[2].endswith((".stdout", ".stderr")):
+        return found[0]
+    if word == "sum":
+        return f"sum of {found[2]}"
+    word = next((name for name in _AGGREGATES if word in (name, *_CALLED_SO.get(name, "").split())), "")
+    return f"{found[2]}.{word}" if word else found[0]
+
+
+def _literal(quoted: str) -> str:
+    return re.escape(quoted[1:-1]).replace("/", r"\/").replace(r"\ ", " ")
+
+
 _Rewrite = tuple[str, str | Callable[[re.Match[str]], str]]
 _REWRITES: tuple[_Rewrite, ...] = (
-    (r"^(?:assert|expect|that|check|ensure)\b[: ]*", ""),
+    (r"^(?:assert|expect|that|check|ensure)\b(?!\()[: ]*", ""),
+    (r" *(?://| # ).*$|(?<=[\w\"])[;.]$", ""),
+    (rf"^([^\"']*?) *, *{_QUOTED}$", r"\1"),
+    (r"\{\{ *(.*?) *\}\}", r"\1"),
+    (r"^\$\{?([\w.>-]+)\}?(?=\s)", r"\1"),
+    (rf"^(?:expect|assertThat|assert_that)\( *({_METRIC}) *\)\.(?:to\.)?(\w+)\( *({_VALUE})? *\)$", _asserted),
+    (rf"^assert_?[Ee]quals?\( *({_METRIC}) *, *({_VALUE}) *\)$", r"\1 == \2"),
+    (rf"^assert_?[Ee]quals?\( *({_VALUE}) *, *({_METRIC}) *\)$", r"\2 == \1"),
+    (rf"^({_METRIC})\.(?:should|to)\.(?:be\.)?(?:equals?|eql?|be)\( *({_VALUE}) *\)$", r"\1 == \2"),
+    (rf"^(\w+)(?:\( *| +(?:of +)?)({_METRIC})(?: *\)|(?=\s))", _aggregated),
+    (r"\.(\w+)\(\)", r".\1"),
+    (r"\.(?:percentile|quantile)\( *(?:0?\.)?(90|95|99) *\)", r".p\1"),
+    (rf"^!({_METRIC})$", r"\1 == no"),
+    (rf"^({_METRIC})$", _alone),
+    (r"^([\w-]+) (?:exits?|returns?)(?: with)? ([0-9]+)$", r"\1.exit == \2"),
+    (r"^([\w-]+) (?:succeeds|passes|works|ends well)$", r"\1.exit == 0"),
+    (rf"(?:\.startswith\( *| starts? with +){_QUOTED}(?: *\))?$", lambda m: f" matches /^{_literal(m[1])}/"),
+    (rf"(?:\.endswith\( *| ends? with +){_QUOTED}(?: *\))?$", lambda m: f" matches /{_literal(m[1])}$/"),
+    (rf"^({_METRIC}) *\+ *({_METRIC}) *(==|!=|<=|>=|<|>) *({_VALUE})$", r"\1 \3 \4 - \2"),
+    (rf"^({_METRIC}) +- +({_METRIC}) *(==|!=|<=|>=|<|>) *({_VALUE})$", r"\1 \3 \2 + \4"),
+    (rf"(==|!=|<=|>=|<|>) *({_METRIC}) *\* *([0-9.]+)$", r"\1 \3 x \2"),
+    (rf"(==|!=|<=|>=|<|>) *([0-9.]+) *\* *({_METRIC})$", r"\1 \2 x \3"),
+    (rf"^(({_METRIC}) *== *{_VALUE}) +(?:or|\|\|) +\2 *== *({_VALUE})$", r"\1 or \3"),
+    (r"(?<=\d)[_,](?=\d{3}(?!\d))", ""),
+    (rf" *(?:==?|~=|≈|~) *({_VALUE}) *(?:±|\+/?-) *({_VALUE})$", r" ~ \1 +- \2"),
+    (r" ~= *([0-9.]+ ?%)$", r" ~ \1"),
+    (r" is empty$", ' == ""'),
+    (r" is not empty$", ' != ""'),
+    (rf"^{_QUOTED} +not +in +({_METRIC})$", r"\2 does not contain \1"),
+    (r" -(eq|ne|lt|le|gt|ge) ", lambda m: f" {_SHELL[m[1]]} "),
+    (r"^([\w-]+)[/:](?=[a-z_]\w*(?:\.\w+)? *[=!<>~])", r"\1."),
+    (r" matches r?([\"'])(.*)\1$", r" matches /\2/"),
     (r"^not +(.*?)(==|!=|<=|>=|<|>)", lambda m: m[1] + _NEGATED[m[2]]),
     (r"^(\S.*?) *(?:-->|=>|~>|→) *(?=[a-z0-9-]+\.)", r"\1->"),
     (r"^([\w-]+) *<-+ *([\w-]+)(?=\.)", r"\2->\1"),
@@ -25,7 +96,7 @@ _REWRITES: tuple[_Rewrite, ...] = (
     (r"\.matches\( *[\"']?/?(.*?)/?[\"']? *\)", r" matches /\1/"),
     (rf"^{_QUOTED} +in +({_METRIC})$", r"\2 contains \1"),
     (r" (?:=~|~=|like) */", " matches /"),
-    (r" (?:matches|=~|~=|like) +[\"']?([^/\"' ][^/\"']*)[\"']?$", r" matches /\1/"),
+    (r" (?:matches|=~|~=|like) +[\"']?([^/\"' 0-9][^/\"']*)[\"']?$", r" matches /\1/"),
     (
         rf" (?:in|within|between) *[\[(]? *({_VALUE}) *(?:\.\.\.?|,|-|to|and) *({_VALUE}) *[\])]?$",
         r" between \1 and \2",

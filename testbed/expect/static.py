@@ -6,6 +6,7 @@ when they are there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -239,6 +240,9 @@ class _Checker:
             ratio = isinstance(operand, Literally) and operand.dimension == "ratio" and operand.value
             if ratio not in (False, 0, 1):
                 raise _Fault("a ratio is equal to 0 % or 100 % only", test.at, "write ~, which is a test")
+            if left.dimension == "status" and _is_no_status(operand):
+                hint = f"as in `{self.parsed.metric} {test.operator} 0`"
+                raise _Fault("a status is a number, or a signal as in SIGKILL", position(operand), hint)
         readings = [o for o in test.operands if isinstance(o, Reading) and not o.written_factor]
         if any(str(one.metric) == str(self.parsed.metric) and not one.summed for one in readings):
             raise _Fault("both sides are the same metric", test.at)
@@ -336,6 +340,14 @@ class _Checker:
 
 def _declares(program: Program, name: str) -> bool:
     return any(metric.name == name for metric in program.metrics)
+
+
+_STATUS = re.compile(r"[0-9]+|SIG[A-Z0-9+]+|timeout|flood")
+
+
+def _is_no_status(operand: Operand) -> bool:
+    text = isinstance(operand, Literally) and operand.dimension == "text"
+    return text and isinstance(operand, Literally) and not _STATUS.fullmatch(str(operand.value))
 
 
 def _always(left: _Kind, operator: str, right: _Kind) -> bool:
