@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from testbed.agent import kernel, namespaces
+from testbed.agent import counters, kernel, namespaces
 from testbed.agent.host import Host
+from testbed.agent.proof import Problem
 from testbed.errors import CapabilityError, ConditionError
 
 MACHINE = "machine"  # leave alone what was inherited
@@ -56,6 +57,30 @@ def differences(asked: str, found: str, by: str, routes: Iterable[Mapping[str, A
         for route, has in said
         if has != wanted
     ]
+
+
+def problems(settled: Mapping[str, Mapping[str, str]], hosts: Mapping[str, Host]) -> list[Problem]:
+    """Hosts in which TCP may have used another one than asked, because programs changed routes that say it.
+
+    `settled` has the answers of `settle`. Only a host that had a connection is looked at. Raises EngineError.
+    """
+    found: list[Problem] = []
+    for name in (name for name, said in settled.items() if said["by"] == ROUTES and not hosts[name].gone):
+        seen = counters.read(hosts[name])
+        if not any(seen.get(f"Tcp{kind}Opens", 0) for kind in ("Active", "Passive")):
+            continue
+        asked = settled[name]["asked"]
+        with kernel.of(hosts[name].netns, f"reading back the routes of {name}") as now:
+            wrong = differences(asked, asked, ROUTES, now.tcp_routes())
+        if wrong:
+            inherited = settled[name]["inherited"]
+            text = (
+                f"TCP was to use {asked} in {name}, which its routes say here, and one that a program made does "
+                f"not: {'; '.join(wrong)}. There it is {inherited}: write `ip route add … congctl {asked}`, or "
+                "`congestion: machine` for the host"
+            )
+            found.append(("error", name, text))
+    return found
 
 
 def _write(host: str, algorithm: str) -> str:

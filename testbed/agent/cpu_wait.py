@@ -69,13 +69,18 @@ class CpuWait:
         return {host: waits.p99_ns() for host, waits in self._waits.items()}
 
     def _search(self) -> None:
-        """Which threads belong to hosts. Whose a process is does not change, so each is asked once."""
+        """Which threads belong to hosts. Whose a process is does not change, so each that says it is asked once.
+
+        Who has just given up capabilities does not say it for a moment, and so is asked again.
+        """
         there = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - many, and often
         self._host_of_pid = {pid: host for pid, host in self._host_of_pid.items() if pid in there}
         for pid in there - self._host_of_pid.keys():
             try:
                 self._host_of_pid[pid] = self._host_of_namespace.get(namespaces.identity(pid, "pid"))
-            except OSError:  # it has ended, or is somebody else's
+            except PermissionError:
+                continue
+            except OSError:  # it has ended
                 self._host_of_pid[pid] = None
         self._host_of_path = {
             path: host for pid, host in self._host_of_pid.items() if host is not None for path in _threads(pid)

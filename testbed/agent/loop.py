@@ -20,6 +20,7 @@ import testbed
 from testbed import groups, linux
 from testbed.agent import (
     baseline,
+    congestion,
     counters,
     crossing,
     filters,
@@ -53,6 +54,7 @@ class Agent:
         self.links = the_links or links.Links()
         self.canary, self.cpu_wait = Canary(), CpuWait({})
         self.run_goes_on = False
+        self._congestion: dict[str, dict[str, str]] = {}
         self._doors: list[str] = []
         self._crossing: crossing.Crossing | None = None
         self._sending: set[tuple[str, str]] = set()  # (host, connection) that `under_way` waits for
@@ -113,6 +115,7 @@ class Agent:
             host.open()
             self.hosts[host.name] = host
             seen[host.name] = baseline.apply(host) | {"limits": groups.in_force(host.pid)}
+            self._congestion[host.name] = seen[host.name]["congestion"]
         filters.silence_ports(self._doors)
         passage.prove(wanted)
         return {"hosts": seen}
@@ -123,6 +126,7 @@ class Agent:
         for host in self.hosts.values():
             host.close()
         self.hosts.clear()
+        self._congestion.clear()
         return troubles
 
     def set_conditions(self, request: Json) -> Json:
@@ -185,7 +189,7 @@ class Agent:
         late = {"canary_p99_ns": self.canary.late.p99_ns(), "cpu_wait_p99_ns": self.cpu_wait.p99_ns()}
         found = self.links.check()
         gone = [("error", name, host.gone) for name, host in self.hosts.items() if host.gone]
-        found["problems"] = [*gone, *found["problems"]]
+        found["problems"] = [*gone, *found["problems"], *congestion.problems(self._congestion, self.hosts)]
         if self._crossing is not None:
             found["problems"] += self._crossing.problems()
             found["crossings"] = {network: vars(count) for network, count in self._crossing.counts.items()}

@@ -96,3 +96,36 @@ hosts: {a: {sysctls: {net.ipv4.tcp_congestion_control: nothing}}}
     with pytest.raises(CapabilityError, match=why) as raised, lab(real_engine, text):
         pass
     assert "reno" in str(raised.value)
+
+
+OWN_ROUTE = """
+testbed: 1
+about: A host that makes a route by itself.
+duration: 1 s
+hosts: {a: {cap_add: [NET_ADMIN]}, b: }
+"""
+
+
+def test_a_route_that_a_program_made_and_that_does_not_say_it_is_an_error_where_routes_say_it(
+    real_engine: MakeEngine,
+) -> None:
+    with lab(real_engine, OWN_ROUTE) as made:
+        peer = made.plan.host("b").interfaces[0].ip
+
+        def problems(*way: str) -> list[str]:
+            words = ("ip", "route", "replace", "198.51.100.0/24", "via", peer, *way)
+            added = made.command("a", words)
+            assert added.process.wait(20) and added.exit == 0, added.err
+            seen = made.agent.check()["problems"]
+            return [text for outcome, who, text in seen if (outcome, who) == ("error", "a")]
+
+        by_routes = made.baseline["a"]["congestion"]["by"] == "routes"
+        assert problems() == [], "no TCP was spoken there"
+        put(made.engine, "a", ("/scenario/algorithm.py", SCRIPT.read_bytes()))
+        server = made.command("a", ("python3", "/scenario/algorithm.py", "serve", "7000"))
+        made.await_port("a", server.process, 7000)
+        assert ask(made, "a", ["127.0.0.1"]) == {"127.0.0.1": ["cubic", "cubic"]}
+        found = problems()
+        assert len(found) == by_routes, found
+        assert all("congctl cubic" in text and "198.51.100.0/24 dev eth0 says nothing" in text for text in found)
+        assert problems("congctl", "cubic") == []

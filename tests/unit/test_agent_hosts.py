@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -476,3 +477,23 @@ def test_the_wait_of_processes_elsewhere_is_not_a_hosts() -> None:
 
 def test_nobody_waits_in_a_host_without_programs() -> None:
     assert cpu_wait.CpuWait({"a": Host("a", 1, (), (), (), {})}).p99_ns() == {"a": 0}
+
+
+def test_a_program_that_does_not_say_at_first_whose_it_is_is_a_hosts_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a process that has just given up capabilities, only root of the machine may know its namespaces."""
+    mine, identity = os.getpid(), namespaces.identity
+    here = Host("here", mine, (), (), (), {}, pid_ns=identity(mine, "pid"))
+    refuses = [True]
+
+    def refusing(pid: int, kind: str) -> tuple[int, int]:
+        if refuses[0] or pid != mine:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return identity(pid, kind)
+
+    monkeypatch.setattr(namespaces, "identity", refusing)
+    wait = cpu_wait.CpuWait({"here": here})
+    assert not wait.running()
+    refuses[0] = False
+    assert wait.running()
