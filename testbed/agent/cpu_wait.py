@@ -19,6 +19,7 @@ from testbed.agent.host import Host
 
 WINDOW_NS = 10_000_000  # short: the waits in one window are added up, though none of them was that long
 SEARCH_NS = 100_000_000  # how often new processes and threads are looked for
+SETTLES_NS = 1_000_000_000  # how long a process may take from giving up its capabilities to being its program
 SHARE = 50  # looking may take one part in so many of the time, and searching five
 STEP_NS = 100_000
 
@@ -29,6 +30,7 @@ class CpuWait:
     def __init__(self, hosts: Mapping[str, Host]) -> None:
         self._host_of_namespace = {host.pid_ns: name for name, host in hosts.items()}
         self._host_of_pid: dict[int, str | None] = {}  # None: of no host
+        self._refused_ns: dict[int, int] = {}  # since when a process does not let us look whose it is
         self._waited_ns: dict[str, int] = {}  # by the path of the thread's count
         self._host_of_path: dict[str, str] = {}
         self._waits = {name: Lateness(STEP_NS) for name in hosts}
@@ -71,17 +73,21 @@ class CpuWait:
     def _search(self) -> None:
         """Which threads belong to hosts. Whose a process is does not change, so each that says it is asked once.
 
-        Who has just given up capabilities does not say it for a moment, and so is asked again.
+        Who has just given up capabilities does not say it for a moment, and so is asked again for a while.
         """
+        now_ns = time.monotonic_ns()
         there = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - many, and often
         self._host_of_pid = {pid: host for pid, host in self._host_of_pid.items() if pid in there}
         for pid in there - self._host_of_pid.keys():
             try:
                 self._host_of_pid[pid] = self._host_of_namespace.get(namespaces.identity(pid, "pid"))
             except PermissionError:
-                continue
+                since_ns = self._refused_ns.setdefault(pid, now_ns)
+                if now_ns - since_ns > SETTLES_NS:  # somebody else's
+                    self._host_of_pid[pid] = None
             except OSError:  # it has ended
                 self._host_of_pid[pid] = None
+        self._refused_ns = {pid: ns for pid, ns in self._refused_ns.items() if pid in there}
         self._host_of_path = {
             path: host for pid, host in self._host_of_pid.items() if host is not None for path in _threads(pid)
         }
