@@ -98,6 +98,12 @@ def daemon_processes(host: str) -> dict[int, str]:
     return processes_below(_started[host].keeper.pid) if host in _started else {}
 
 
+def log_of(host: str) -> str | None:
+    """What a private daemon has said so far; of another one nothing is known."""
+    log = Path(host.removeprefix("unix://")).with_name("log")
+    return log.read_text(errors="replace") if host in _started else None
+
+
 def stop(host: str, by: signal.Signals) -> None:
     """End a private daemon with a signal, and return when it is dead. What it ran is left to its next start."""
     _tell(host, by.name)

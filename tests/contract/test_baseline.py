@@ -190,6 +190,15 @@ def test_a_host_can_change_nothing_of_the_machine_nor_what_it_is_made_of(up: Lab
     assert set(again["written"]) == {*WRITABLE, "/dev/shm", "/spool"}
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_interface_has_the_hardware_address_of_the_plan(up: Lab, host: str) -> None:
+    """Docker may have been asked for it in vain: 26 and 28 do not heed that where a network is connected later."""
+    nics = up.plan.host(host).interfaces
+    running = up.command(host, ("cat", *(f"/sys/class/net/{nic.name}/address" for nic in nics)))
+    assert running.process.wait(30) and running.exit == 0, running.err
+    assert running.out.decode().split() == [nic.mac for nic in nics]
+
+
 @pytest.mark.parametrize("address", ("192.0.2.1", "8.8.8.8", "2001:db8::1"))
 def test_the_outside_cannot_be_reached(up: Lab, address: str) -> None:
     for host in HOSTS:

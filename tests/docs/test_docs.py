@@ -11,6 +11,7 @@ import pytest
 
 from testbed.catalogue import scenarios_in
 from testbed.cli import cli
+from testbed.engines import docker_image
 from testbed.expect.grammar import parse as parse_expectation
 from testbed.expect.names import Names, exits_named
 from testbed.expect.static import problems
@@ -73,6 +74,12 @@ def test_every_command_is_in_the_readme() -> None:
     for name, command in cli.commands.items():
         assert f"testbed {name}" in readme
         assert isinstance(command, click.Command) and command.help, f"{name} has no help"
+
+
+def test_the_readme_says_what_a_docker_engine_needs_for_the_first_image_of_hosts() -> None:
+    """On a machine with nothing but the README's packages all that ships runs or is skipped."""
+    (needs,) = re.findall(r"^\| needs \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert f"`{docker_image.REGISTRY_BASE}`" in needs and docker_image.MMDEBSTRAP[0] in needs
 
 
 def test_whats_here_is_what_is_here() -> None:

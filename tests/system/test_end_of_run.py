@@ -45,6 +45,13 @@ hosts:
 links: {{r -> c: {{rate: RATE, queue: 100 packets}}}}
 expect: [c.received == 100, r->c.delivered >= 100, r->c.dropped == 0]
 """
+MANY = f"""{HEAD}
+hosts:
+  server: {{serve: datagram echo --port 9000}}
+  client: {{run: [python3, -c, "{SEND.replace("1000", "1200").replace("100)", "500)")}", server]}}
+links: {{client -> server: {{rate: 1 Mbit/s, queue: 500 packets}}}}
+expect: [server.received == 500, client->server.delivered >= 500, client->server.dropped == 0]
+"""
 FOR_EVER = f"""{HEAD}
 hosts:
   a: {{serve: [python3, -c, {json.dumps(CHAT)}]}}
@@ -225,6 +232,13 @@ def test_a_link_that_takes_longer_than_patience_gets_its_time_and_says_so(engine
     assert outcome == "pass", shown
     assert re.search(r"frames under way: \d+, the last one leaves in [345]\.\d s", shown), shown
     assert run["stopping_ns"] - run["programs"]["r.r"]["ended_ns"] >= 4.5e9  # type: ignore[index,operator]
+
+
+def test_a_queue_that_takes_longer_than_patience_is_emptied_to_the_last(engine: str, tmp_path: Path) -> None:
+    """500 datagrams at once: the wire is not said to have lost what it only had no time for."""
+    outcome, shown, run = ran(MANY, engine, tmp_path)  # 621,000 bytes: 5.0 s
+    assert outcome == "pass", shown
+    assert run["stopping_ns"] - run["programs"]["client.client"]["ended_ns"] >= 4e9  # type: ignore[index,operator]
 
 
 def test_who_does_not_want_to_wait_for_a_slow_link_can_leave(engine: str, tmp_path: Path) -> None:

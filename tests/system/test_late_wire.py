@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 from tests.command import start
+from tests.conftest import missing, processes_below
+from tests.docker_daemon import daemon_processes
 
 ASKS = """import socket, sys, time
 s = socket.socket(2, 2); s.connect((sys.argv[1], 9000)); s.settimeout(0.1)
@@ -27,19 +30,21 @@ expect: [client.stderr does not contain Error, "client->server.dropped == 0"]
 """
 
 
-def test_a_timer_that_ran_out_over_a_late_wire_is_inconclusive(namespaces_work: None, tmp_path: Path) -> None:
+def test_a_timer_that_ran_out_over_a_late_wire_is_inconclusive(engine: str, tmp_path: Path) -> None:
+    if engine == "docker" and not daemon_processes(os.environ["DOCKER_HOST"]):
+        missing("docker", "whose wires these are can be seen of a private daemon only")
     (tmp_path / "late.yaml").write_text(TEXT)
-    process = start("run", tmp_path / "late.yaml", "--engine", "namespaces", "--results", tmp_path)
+    process = start("run", tmp_path / "late.yaml", "--engine", engine, "--results", tmp_path)
     asked = tmp_path / "late" / "latest" / "programs" / "client.client.stdout"
     while not (asked.exists() and b"ASKING" in asked.read_bytes()):
-        assert process.poll() is None
+        assert process.poll() is None, said_by(process)
         time.sleep(0.01)
-    for wire in wires_below(process.pid):
+    for wire in wires(engine, process.pid):
         os.kill(wire, signal.SIGSTOP)
         time.sleep(0.5)
         os.kill(wire, signal.SIGCONT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 5, out + err
+    shown = said_by(process)
+    assert process.returncode == 5, shown
     verdicts = json.loads((tmp_path / "late" / "latest" / "verdicts.json").read_text())["verdicts"]
     ended = {verdict["text"].split()[0]: verdict for verdict in verdicts}
     assert ended["client.client"]["outcome"] == ended["client.stderr"]["outcome"] == "inconclusive"
@@ -47,21 +52,13 @@ def test_a_timer_that_ran_out_over_a_late_wire_is_inconclusive(namespaces_work: 
     assert ended["client->server.dropped"]["outcome"] == "pass"
 
 
-def wires_below(pid: int) -> list[int]:
-    """The wires among the processes that this one has started, at any remove."""
-    found, below = [], [pid]
-    while below:
-        one = below.pop()
-        children = [int(word) for task in Path(f"/proc/{one}/task").iterdir() for word in _children(task)]
-        below += children
-        found += [child for child in children if b"agent import wire" in _command(child)]
-    assert found
+def said_by(process: subprocess.Popen[str]) -> str:
+    return "".join(process.communicate(timeout=60))
+
+
+def wires(engine: str, pid: int) -> list[int]:
+    """Those of a run: among the processes that it has started, at any remove, or among those of its daemon."""
+    below = processes_below(pid) if engine == "namespaces" else daemon_processes(os.environ["DOCKER_HOST"])
+    found = [one for one, line in below.items() if "agent import wire" in line]
+    assert found, below
     return found
-
-
-def _children(task: Path) -> list[str]:
-    return (task / "children").read_text().split()
-
-
-def _command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
