@@ -84,7 +84,7 @@ class Project:
         except OSError as problem:
             if not self.has(os.path.realpath(path)):  # what is or is not out there is nobody's business
                 raise self._outside(source, path) from problem
-            raise Refused(f"`{source}`: {problem.strerror}", f"looked for in {self.directory}") from problem
+            raise Refused(f"`{source}`: {problem.strerror}", self._where(source)) from problem
         if not self.has(real):
             raise self._outside(source, path)
         return real
@@ -132,6 +132,17 @@ class Project:
         if (real, follow) not in self._seen:
             self._seen[real, follow] = listing(real, str(self.root), follow)
         return self._seen[real, follow]
+
+    def _where(self, source: str) -> str:
+        """What may be meant by a path where nothing is."""
+        before, _, after = source.partition(":")
+        if "*" in source or "?" in source:
+            return f"a pattern stands for itself here: name the directory, or each file ({self.directory})"
+        if "\\" in source:
+            return f"did you mean `{source.replace(chr(92), '/')}`? Looked for in {self.directory}"
+        if after and (self.directory / before).exists():
+            return f"did you mean `{{{after}: {before}}}`, where it goes and what it is?"
+        return f"looked for in {self.directory}"
 
     def _outside(self, source: str, path: str) -> Refused:
         by_link = within(path, str(self.root))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_SIGNS = ("&&", "||", "|", ">", ";", "`")  # anywhere outside quotes
+_SIGNS = ("&&", "||", "|", ">", ";", "`", "$(")  # anywhere outside quotes
 _LONE = ("*", "<", "&", "<<", "<<<")  # as a word of their own
 _ESCAPED_IN_QUOTES = '"\\`\n'
 
@@ -63,6 +63,8 @@ def split(text: str) -> tuple[str, ...]:
             bare, position = False, position + 2
         else:
             found = next((s for s in _SIGNS if text.startswith(s, position)), None)
+            if found == "$(" and text[position - 1 : position] == "$":  # the dollar itself, written twice
+                found = None
             if found:
                 raise CommandSyntax(f"`{found}` is for a shell, and none runs here", found)
             word.append(sign)

@@ -12,6 +12,7 @@ from testbed.scenario.fields import (
     called,
     comment_hint,
     did_you_mean,
+    paste,
     short,
     text_of,
     warn_of_comment,
@@ -59,8 +60,23 @@ def command(value: Value, reading: Reading) -> Command:
         raise Refused(str(problem), hint) from problem
     if not words or not words[0]:
         raise Refused("the command is empty")
+    _of_a_shell(words[0], text)
     warn_of_comment(text, reading)
     return Command(words, text)
+
+
+def _of_a_shell(first: str, text: Text) -> None:
+    """What only a shell would understand, of a command's first word and its line ends. Raises Refused."""
+    if found := re.fullmatch(r"([A-Za-z_]\w*)=(.*)", first, re.ASCII):
+        hint = f"write `environment: {{{found[1]}: {paste(Text(found[2]))}}}` beside it"
+        raise Refused(f"`{short(first)}` is for a shell, and none runs here", hint)
+    if first.startswith("~/"):
+        message = f"`{short(first)}`: `~` is for a shell, and hosts see no home"
+        raise Refused(message, f"bring it by `files: [{first[2:]}]`, as docs/own-code.md shows")
+    if text.plain and text.mark.line < text.end.line and "\\ " in text:
+        raise Refused(
+            "a \\ at the end of a line is for a shell", "leave it out: YAML joins the lines", code="yaml-line"
+        )
 
 
 def show_command(value: Command) -> Any:

@@ -114,6 +114,8 @@ def _pairs(
             continue
         if len(made) > MOST_LINKS:
             break
+        if not (there.hosts[a].networks and there.hosts[b].networks):
+            continue  # that one of them is nowhere was said of it
         shared = there.shared(a, b)
         if rule.network is not None:
             if rule.network in shared:
@@ -131,7 +133,8 @@ def _pairs(
         elif not everyone:
             report(rule.mark, f"`{rule}`: {a} and {b} share no network", _where(there, a, b), "link")
             return []
-    if not made:
+    nowhere = not all(there.hosts[name].networks for name in (*left, *right))
+    if not made and not nowhere:
         report(rule.mark, f"`{rule}` names no one: no two different hosts share a network there", "", "link")
     return list(made)
 

@@ -31,6 +31,11 @@ class Network(Part):
     )
     ip: values.IpVersions = Field("4", description="4, or dual: IPv4 and IPv6")
 
+    @classmethod
+    def shape_hint(cls, value: Value) -> str:
+        subnet = re.fullmatch(r"[0-9./]+", str(value))
+        return f"write `{{subnet: {value}}}`" if subnet else "as in `{subnet: 198.18.7.0/24}`"
+
     @property
     def dual(self) -> bool:
         return self.ip == "dual"
@@ -178,6 +183,21 @@ class Program(Part):
             hint = "`within` under `ready` limits its start, `duration` and `timeout` of the file limit the run"
             reading.add(written.key("timeout"), "`timeout` is for a `run`; a `serve` lives to the end", hint)
 
+    @classmethod
+    def shape_hint(cls, value: Value) -> str:
+        return command_meant(value)
+
+
+def command_meant(value: Value) -> str:
+    """What to write where a command alone stands for a host or a program."""
+    if not isinstance(value, Text):
+        return ""
+    kind, _, rest = value.partition(" ")
+    if kind in ("run", "serve") and rest:
+        return f"write `{{{kind}: {paste(Text(rest))}}}`"
+    command = paste(value)
+    return f"`{{run: {command}}}` if it ends by itself, `{{serve: {command}}}` if it lives to the end"
+
 
 PROGRAM_KEYS = frozenset(Program.known())
 
@@ -230,15 +250,13 @@ class Host(Part):
 
     @classmethod
     def shape_hint(cls, value: Value) -> str:
+        kinds = [key for one in value if isinstance(one, Map) for key in one] if isinstance(value, List) else []
+        if isinstance(value, List) and sum(key in ("run", "serve") for key in kinds) > 1:
+            named = ", ".join(f"program-{number}: {paste(one)}" for number, one in enumerate(value, 1))
+            return f"write `{{programs: {{{named}}}}}`"
         if isinstance(value, List) and value and all(isinstance(one, Map) for one in value):
             return f"write `{{{', '.join(paste(one)[1:-1] for one in value)}}}`"
-        if not isinstance(value, Text):
-            return ""
-        kind, _, rest = value.partition(" ")
-        if kind in ("run", "serve") and rest:
-            return f"write `{{{kind}: {paste(Text(rest))}}}`"
-        command = paste(value)
-        return f"`{{run: {command}}}` if it ends by itself, `{{serve: {command}}}` if it lives to the end"
+        return command_meant(value)
 
 
 class Jitter(Part):

@@ -18,7 +18,7 @@ def _renamed(item: Value, what: str) -> list[tuple[Text, Value]]:
     """What an item of a list means where a mapping from names is wanted; nothing if that is not plain."""
     if isinstance(item, Text):
         name, sign, rest = item.partition("=")
-        if what == "variables" and sign:
+        if what in ("variables", "sysctls") and sign:
             return [(Text(name, item.mark, item.end), Text(rest, item.mark, item.end))]
         return [(item, Nothing(item.mark))] if what in ("hosts", "links", "networks") else []
     if not isinstance(item, Map):
@@ -36,6 +36,8 @@ def _renamed(item: Value, what: str) -> list[tuple[Text, Value]]:
             if key != "name":
                 left.put(key, one)
         return [(called_so, left)]
+    if what == "programs" and "run" in item and len(item) > 0:
+        return []  # it has no name: whoever reads this gives it one
     return list(item.written()) if len(item) == 1 else []
 
 
@@ -78,7 +80,9 @@ class Named:
                 try:
                     key = text_of(item, reading, "a name")
                 except Refused as problem:
-                    reading.add(item, f"{label(info)}{problem}", problem.hint)
+                    mapped = isinstance(item, Map) and self._what == "files"
+                    hint = "as in `files: {TARGET: SOURCE}`" if mapped else problem.hint
+                    reading.add(item, f"{label(info)}{problem}", hint)
                     continue
                 if key in made:
                     reading.add(item, f"{label(info)}`{short(key)}` is here twice")
@@ -102,6 +106,10 @@ def mapping_meant(value: Value, what: str, name: str, reading: Reading) -> Map:
     """What stands where a mapping from names is wanted is reported, with the mapping to write; and read as that,
     as far as it can be known."""
     items = list(value) if isinstance(value, List) else []
+    if isinstance(value, Text) and value.plain:  # `A=1, B=2`, `front, back`
+        words = [word for word in re.split(r"[,\s]+", value) if word]
+        assigned = what in ("variables", "sysctls") and all("=" in word for word in words)
+        items = [Text(word, value.mark, value.end) for word in words] if assigned or what == "networks" else []
     pairs = [pair for item in items for pair in _renamed(item, what)]
     made = Map(mark_of(value))
     lines = ["write", f"{name}:"]
@@ -109,6 +117,10 @@ def mapping_meant(value: Value, what: str, name: str, reading: Reading) -> Map:
         made.put(key, one)
         lines.append(f"  {paste(key)}: {_COMMAND if what == 'hosts' and isinstance(one, Nothing) else paste(one)}")
     whole = bool(pairs) and len(pairs) == len(items)
+    if what == "programs" and not whole and all(isinstance(item, Map) for item in items) and items:
+        lines, whole = [*lines[:2], *(f"  program-{n}: {paste(item)}" for n, item in enumerate(items, 1))], True
+        for number, item in enumerate(items, 1):
+            made.put(Text(f"program-{number}", mark_of(item), mark_of(item)), item)
     if what == "hosts":
         reading.hosts_in_doubt |= not whole or any(isinstance(one, Nothing) for _, one in pairs)
         if not whole:
@@ -140,6 +152,9 @@ class Listed:
         ):  # these are long, have commas and brackets, and stand in lines of their own
             items = _dashes(value, reading) if isinstance(value, Text) else _as_expectations(value)
             hint = "\n".join(["write", f"{name}:", *(f"  - {one}" for one in items)]) if items else ""
+        elif isinstance(value, Map) and self._what in ("requirements", "mounts"):
+            words = [f"{key}:{one}" for key, one in value.written() if isinstance(one, Text)]
+            hint = f"write `{name}: [{', '.join(words)}]`" if len(words) == len(value) > 0 else ""
         elif isinstance(value, Text):
             words = [word for word in re.split(r"[,\s]+-?|^-", value) if word]
             hint = f"write `{name}: [{', '.join(words)}]`"
@@ -177,6 +192,12 @@ def _cut(value: Value) -> bool:
 
 
 def _as_expectations(value: Value) -> list[str]:
-    """`client.lost: 0` as `client.lost == 0`."""
+    """`client.lost: 0` as `client.lost == 0`, and `all arrive: client.lost == 0` with its reason."""
     pairs = list(value.written()) if isinstance(value, Map) else []
-    return [f"{key} == {one}" for key, one in pairs if isinstance(one, Text)]
+    texts = [(key, one) for key, one in pairs if isinstance(one, Text)]
+    return [
+        f"{key} == {paste(one)}"
+        if re.fullmatch(r"[\w.>-]+\.\w+", key)
+        else f"{{that: {paste(one)}, because: {paste(key)}}}"
+        for key, one in texts
+    ]

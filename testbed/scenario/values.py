@@ -7,6 +7,7 @@ import posixpath
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
 from testbed.linux import CAPABILITIES
@@ -175,12 +176,22 @@ _REQUIRED = {"cpus": "[1-9][0-9]{0,3}", "command": "[A-Za-z0-9_][A-Za-z0-9_.+-]*
 
 
 def requirement(value: Value, reading: Reading) -> Text:
+    if isinstance(value, Map) and len(value) == 1:
+        word, name = next(iter(value.items()))
+        if word in _REQUIRED and (isinstance(name, Nothing) or re.fullmatch(_REQUIRED[word], str(name))):
+            written = "NAME" if isinstance(name, Nothing) else name
+            message = "expected a requirement, found a mapping"
+            raise Refused(message, f"without a space: `{word}:{written}`", value, "shape")
     text = text_of(value, reading, "a requirement")
     word, colon, argument = text.partition(":")
     if text in _REQUIREMENTS or (colon and re.fullmatch(_REQUIRED.get(word, "(?!)"), argument, re.ASCII)):
         return text
     known = (*_REQUIREMENTS, "cpus:4", "command:NAME")
     hint = did_you_mean(text, known, f"one of {', '.join(known)}")
+    if found := re.fullmatch(
+        r"(?:commands?|programs?|cmd|binary)[: ]+([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?: .*)?", text
+    ):
+        raise Refused(f"`{short(text)}` is no requirement", f"did you mean `command:{found[1]}`?")
     if word == "command" and "/" in argument:
         hint = f"a name without a path: `command:{posixpath.basename(argument)}`"
     elif not hint.startswith("did you") and re.fullmatch(_REQUIRED["command"], text, re.ASCII):
@@ -328,6 +339,10 @@ def whole(low: int, high: int, what: str) -> Reads:
 
 
 def version(value: Value, reading: Reading) -> int:
+    if not isinstance(value, Text):
+        raise Refused(
+            f"expected the version of the format, 1, found {called(value)}", "write `testbed: 1`", value, "shape"
+        )
     text = text_of(value, reading, "the version of the format, 1")
     if re.fullmatch("[1-9][0-9]{0,8}", text) and int(text) > 1:
         raise Refused(f"this file is of format {text} and needs a newer testbed", "this one reads format 1")
@@ -352,7 +367,12 @@ def subnet(text: Text) -> Text:
     try:
         network = ipaddress.IPv4Network(text)
     except ValueError as problem:
-        raise Refused(f"`{short(text)}` is no subnet: {problem}", "as in 198.18.7.0/24") from problem
+        hint = "as in 198.18.7.0/24"
+        with suppress(ValueError):
+            hint = f"did you mean `{ipaddress.IPv4Network(text, strict=False)}`?"
+        raise Refused(f"`{short(text)}` is no subnet: {problem}", hint) from problem
+    if "/" not in text and str(text).endswith(".0"):
+        raise Refused(f"`{short(text)}` does not say how large it is", f"did you mean `{text}/24`?")
     if "/" not in text or not 8 <= network.prefixlen <= 29:
         raise Refused(f"`{short(text)}` is no subnet for hosts", "between /8 and /29, as in 198.18.7.0/24")
     if network.is_loopback or network.is_multicast or network.is_reserved or network.is_link_local:
@@ -410,7 +430,9 @@ def file_target(value: Value, reading: Reading) -> Text:
 def absolute_path(value: Value, reading: Reading) -> Text:
     text = host_path(value, reading)
     if not text.startswith("/"):
-        raise Refused(f"`{short(text)}` is no absolute path", f"did you mean `/{short(text)}`?")
+        raise Refused(
+            f"`{short(text)}` is no absolute path", f"did you mean `/{short(text).strip().lstrip('/')}`?"
+        )
     return text
 
 
