@@ -29,7 +29,10 @@ def require(plan: Plan, find: Find, engine: str) -> None:
         if name == word:
             continue
         users = [program for program in plan.programs if _names(program, name)]
-        having = [_path(program, name, find) is not None for program in users or plan.programs]
+        having = [
+            any(_path(program, word, find) is not None for word in (*_names(program, name), name))
+            for program in users or plan.programs
+        ]
         if not (all(having) if users else any(having)):
             where = _whose(
                 plan, engine, [p for p, has in zip(users or plan.programs, having, strict=True) if not has]
@@ -41,10 +44,10 @@ def require(plan: Plan, find: Find, engine: str) -> None:
         raise CapabilityError("; ".join(what) + (f": {hint}" if hint else ""))
 
 
-def _names(program: Program, command: str) -> bool:
-    """Whether it is a word of one of the program's commands, be it inside `sh -c '…'`."""
+def _names(program: Program, command: str) -> list[str]:
+    """The words of the program's commands that name it, with or without a path, be it inside `sh -c '…'`."""
     words = re.split(r"[\s'\"`|;&()<>]+", " ".join((*program.argv, *program.ready.argv)))
-    return any(word == command or word.endswith(f"/{command}") for word in words)
+    return [word for word in dict.fromkeys(words) if word == command or word.endswith(f"/{command}")]
 
 
 def _path(program: Program, command: str, find: Find) -> str | None:

@@ -164,6 +164,16 @@ def reason(text: str, there: There, engine: str = "namespaces") -> str:
     return ""
 
 
+@pytest.mark.parametrize("command", ["./tool -x", "sh -c './tool -x'", "/app/tool"])
+def test_a_command_that_is_required_may_be_where_its_program_calls_it(command: str) -> None:
+    """It came with `files` or `volumes`, and is along no PATH."""
+    text = ONE.replace("COMMAND", command).replace("hosts:", "requires: [command:tool]\nhosts:")
+    require(planned(text), There("./tool", "/app/tool"), "namespaces")
+    require(planned(text), There("tool"), "namespaces")
+    with pytest.raises(CapabilityError, match="it requires the command tool"):
+        require(planned(text), There("sh"), "namespaces")
+
+
 def test_a_command_that_is_required_and_not_there_is_a_reason_to_skip() -> None:
     text = TWO + "requires: [command:nginx, 'command:curl']\n"
     assert reason(text, There("nginx", "curl")) == ""
