@@ -11,6 +11,7 @@ from pathlib import Path
 from testbed.errors import CapabilityError, CommandNotFound
 from testbed.packages import install
 from testbed.plan.types import Plan, Program
+from testbed.project.root import Project
 from testbed.scenario.values import COMMAND_REQUIRED
 
 # (host, command, its PATH or None for the one of the host's image, working directory) -> where it is in the host
@@ -67,7 +68,7 @@ def _listed(names: list[str]) -> str:
     return f"the command {names[0]}" if len(names) == 1 else f"the commands {', '.join(names)}"
 
 
-def look_up(plan: Plan, find: Find, base_dir: Path, engine: str) -> None:
+def look_up(plan: Plan, find: Find, project: Project, engine: str) -> None:
     """Make sure that every command is there. Raises CommandNotFound naming all that are not.
 
     A program without a PATH is passed by: nobody has asked the image of its host yet.
@@ -79,7 +80,7 @@ def look_up(plan: Plan, find: Find, base_dir: Path, engine: str) -> None:
             if search is None or not argv:
                 continue
             command, where, found = argv[0], f"PATH={search}", _path(program, argv[0], find)
-            interpreter = "" if found is None else _interpreter(program, found, base_dir, engine)
+            interpreter = "" if found is None else _interpreter(program, found, project.directory, engine)
             if interpreter:  # it is a script, and what runs it must be there as well
                 command, where = interpreter, f"{argv[0]} begins with #!"
                 found = _path(program, interpreter, find)
@@ -87,11 +88,11 @@ def look_up(plan: Plan, find: Find, base_dir: Path, engine: str) -> None:
                 missing.setdefault((command, where), []).append(program.id)
     if missing:
         who = [f"{', '.join(ids)}: no command {name!r} ({where})" for (name, where), ids in missing.items()]
-        raise CommandNotFound("; ".join([*who, *_what_to_try([name for name, _ in missing], base_dir, engine)]))
+        raise CommandNotFound("; ".join([*who, *_what_to_try([name for name, _ in missing], project, engine)]))
 
 
-def _what_to_try(commands: list[str], base_dir: Path, engine: str) -> list[str]:
-    hints = {command: elsewhere(command, base_dir, engine) for command in commands}
+def _what_to_try(commands: list[str], project: Project, engine: str) -> list[str]:
+    hints = {command: elsewhere(command, project, engine) for command in commands}
     unknown = [command for command, hint in hints.items() if not hint]
     said = list(dict.fromkeys(filter(None, hints.values())))
     if unknown:
@@ -101,8 +102,9 @@ def _what_to_try(commands: list[str], base_dir: Path, engine: str) -> list[str]:
     return said
 
 
-def elsewhere(command: str, base_dir: Path, engine: str) -> str:
+def elsewhere(command: str, project: Project, engine: str) -> str:
     """Where this machine has a command that a host does not find, and what to write; "" if it has none either."""
+    base_dir = project.directory
     places = [base_dir / command]
     if "/" not in command and (found := shutil.which(command)):
         places.insert(0, Path(found))
@@ -122,12 +124,18 @@ def elsewhere(command: str, base_dir: Path, engine: str) -> str:
     where = f"it is on this machine, at {here}, which hosts do not see"
     venv = next((up for up in list(here.parents)[:3] if (up / "pyvenv.cfg").is_file()), None)
     if venv is not None:
+        if not venv.is_relative_to(project.root):
+            root = f"{project.root}, or name its root with --root"
+            return f"{where}: `venv` uses one that lies in the project, {root}"
         shown = os.path.relpath(venv, base_dir)
         return f"{where}: write `venv: {shown}` beside it, and `{here.name}` as the command"
     link = f" (a link to {real})" if real != here else ""
     see = f"{', '.join(SEEN)} and no home, /opt or /tmp"
-    mine = f"`files: {{{here.name}: {below}}}` and `./{here.name}`"
-    return f"{where}{link}. They see {see}: install it there, as below /usr/local, or, for a file of yours, {mine}"
+    if real.is_relative_to(project.root):
+        mine = f"for a file of yours, `files: {{{here.name}: {below}}}` and `./{here.name}`"
+    else:
+        mine = f"for a file of yours, put it into the project, {project.root}, and name it in `files:`"
+    return f"{where}{link}. They see {see}: install it there, as below /usr/local, or, {mine}"
 
 
 def _interpreter(program: Program, found: str, base_dir: Path, engine: str) -> str:

@@ -189,7 +189,7 @@ class _Job:
         if self.plan.links:
             say(f"conditions in force on {counted(len(self.plan.links), 'link')}, read back")
         require(self.plan, agent.lookup, self.runner.engine_name)
-        look_up(self.plan, agent.lookup, self.project.directory, self.runner.engine_name)
+        look_up(self.plan, agent.lookup, self.project, self.runner.engine_name)
         self._run_programs(engine, agent)
 
     def _up(self, engine: Engine, agent: AgentClient) -> None:

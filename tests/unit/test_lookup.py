@@ -10,6 +10,7 @@ import pytest
 from testbed.errors import CapabilityError, CommandNotFound
 from testbed.lookup import look_up, require
 from testbed.plan import Plan, plan
+from testbed.project.root import Project
 from testbed.scenario import parse
 
 TWO = """
@@ -39,7 +40,7 @@ class There:
 
 def message(text: str, there: There, base_dir: Path, engine: str = "namespaces") -> str:
     with pytest.raises(CommandNotFound) as problem:
-        look_up(planned(text), there, base_dir, engine)
+        look_up(planned(text), there, Project.around(base_dir), engine)
     return str(problem.value)
 
 
@@ -59,7 +60,7 @@ def test_whoever_lacks_commands_is_told_all_of_them_and_what_installs_them(
 
 
 def test_nothing_is_said_where_all_are_there(tmp_path: Path) -> None:
-    look_up(planned(TWO), There("nginx", "curl"), tmp_path, "namespaces")
+    look_up(planned(TWO), There("nginx", "curl"), Project.around(tmp_path), "namespaces")
 
 
 ONE = "testbed: 1\nabout: x\nhosts: {a: {run: COMMAND}}\n"
@@ -73,6 +74,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / path).write_text("")
         (tmp_path / path).chmod(0o755)
     (tmp_path / "proj/.venv/pyvenv.cfg").touch()
+    (tmp_path / "proj/pyproject.toml").touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/link").symlink_to("../opt/tool/bin/tool")
     monkeypatch.setenv("PATH", f"{tmp_path}/opt/tool/bin:{tmp_path}/bin")
@@ -113,6 +115,14 @@ def test_a_command_of_the_machine_that_a_host_does_not_see(
     assert ("venv:" in said) == ("venv" in what)
 
 
+def test_nothing_is_offered_that_would_be_refused_because_it_lies_outside_the_project(project: Path) -> None:
+    said = message(ONE.replace("COMMAND", "tool"), There(), project)
+    assert f"put it into the project, {project.parent}, and name it in `files:`" in said and "../" not in said
+    (project.parent / "pyproject.toml").unlink()
+    said = message(ONE.replace("COMMAND", f"{project.parent}/.venv/bin/python"), There(), project)
+    assert f"`venv` uses one that lies in the project, {project}, or name its root with --root" in said
+
+
 def test_a_command_that_is_seen_and_not_on_the_path_of_hosts(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +158,7 @@ def test_a_script_whose_interpreter_is_there_and_what_is_no_script(line: str, pr
     look_up(
         planned(SCRIPT.replace("FILE", "go.py")),
         lambda *w: "/scenario/go" if there(*w) else None,
-        project,
+        Project.around(project),
         "docker",
     )
 
