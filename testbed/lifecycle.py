@@ -80,6 +80,7 @@ class _Life:
     killed: bool = False
     timed_out: bool = False
     flooded: bool = False
+    gone_ns: int | None = None
     why_blocked: str = ""
 
 
@@ -125,9 +126,14 @@ class Lifecycle:
         """It has written more than is kept of a program's output: however it ends, that is how it failed."""
         self._lives[id].flooded = True
 
+    def gone(self, id: str, now_ns: int) -> None:
+        """It has ended by itself, how and when exactly is told later."""
+        self._lives[id].gone_ns = now_ns
+
     def ended(self, id: str, exit: int | str, now_ns: int) -> None:
         """`now_ns` is when it ended, not when we saw it: what we did in between was done to nobody."""
         life = self._lives[id]
+        now_ns = now_ns if life.gone_ns is None else min(now_ns, life.gone_ns)
         record, began_ns = life.record, life.record.started_ns or 0
         record.ended_ns = now_ns
         late = life.timed_out and now_ns - began_ns > life.program.timeout_ns

@@ -35,6 +35,7 @@ class Hands(Protocol):
     def still_there(self) -> None: ...
     def sockets(self, host: str, pid: int) -> Sequence[Mapping[str, Any]]: ...
     def signal(self, host: str, pid: int, name: str, tree: bool = False) -> object: ...
+    def ended(self, pids: Sequence[int]) -> Sequence[int]: ...
     def under_way(self, before_ns: int | None) -> Mapping[str, Any]: ...
 
 
@@ -167,6 +168,13 @@ class Supervisor:
                 )
             self._agent.signal(self._plan.program(action.id).host, process.pid, action.signal, action.tree)
 
+    def _find_dead(self) -> None:
+        """Tell the lifecycle who has ended before anybody is stopped: an engine may learn of it later."""
+        now_ns = time.monotonic_ns()
+        running = {self._processes[p.id].pid: p.id for p in self._life.in_state("running", "ready")}
+        for pid in self._agent.ended(list(running)):
+            self._life.gone(running[pid], now_ns)
+
     def _look(self, action: Look) -> None:
         said = self._agent.under_way(action.before_ns)
         answered_ns = time.monotonic_ns()
@@ -179,6 +187,8 @@ class Supervisor:
             last = f"the last one leaves in {said['due_in_s']:.1f} s"
             self._say(f"frames under way: {seen.frames}, {last}; then programs end")
         self._life.under_way(seen, answered_ns)
+        if self._life.stopping:
+            self._find_dead()
 
     def _bury(self) -> None:
         """What SIGKILL does not end within a minute will not end. Raises EngineError."""

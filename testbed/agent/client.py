@@ -126,6 +126,10 @@ class AgentClient:
         """Signal a process of the host ("TERM" or "SIGTERM"), or it and its descendants. Who was sent it."""
         return list(self._ask("signal", host=host, pid=pid, signal=name, tree=tree)["sent"])
 
+    def ended(self, pids: Iterable[int]) -> list[int]:
+        """Those of these processes that are no more."""
+        return list(self._ask("ended", pids=list(pids))["ended"])
+
     def under_way(self, before_ns: int | None = None) -> dict[str, Any]:
         """Of what had come into a link by then, how many frames have not left, and how long that may go on.
 
@@ -133,7 +137,7 @@ class AgentClient:
         given: pass on what came back. `due_in_s`: until the last of them is due; `left_in_s`: until they have left
         for certain; `stay_s`: how long a frame may stay in a link.
         And {unread_bytes, unsent_bytes, running}: what programs have not read, what kernels still have to send for
-        programs that have ended, and whether a program is at work just now.
+        programs that have ended, and whether a program is at work just now. `ago_s`: since when that holds.
         """
         return self._ask("under_way", before_ns=before_ns)
 

@@ -71,6 +71,7 @@ class Agent:
             "sockets": self.sockets,
             "counters": self.counters,
             "signal": self.signal,
+            "ended": self.ended,
             "under_way": self.under_way,
             "drain": self.drain,
             "check": self.check,
@@ -157,6 +158,9 @@ class Agent:
         host = self._host(request["host"])
         tree = bool(request.get("tree", False))
         return {"sent": processes.send_signal(host, request["pid"], request["signal"], tree)}
+
+    def ended(self, request: Json) -> Json:
+        return {"ended": [pid for pid in request["pids"] if processes.has_ended(pid)]}
 
     def under_way(self, request: Json) -> Json:
         """Of what had come into a link before a moment, by the clock here; none is given: before now.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import stat
 import time
@@ -78,6 +79,12 @@ def send_signal(host: Host, pid: int, name: str, whole_tree: bool) -> list[int]:
         return [pid for pid in handles.pids if handles.send(pid, number, doing)]
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is no more, all its threads, also if nobody has asked for its status yet."""
+    with _Handles() as handles:
+        return not handles.take(pid) or handles.is_over(pid)
+
+
 def _number(name: str) -> int | None:
     """Of `TERM`, `SIGTERM`, or `SIGRTMIN+3` as some images want it; None if there is none."""
     base, _, beyond = name.removeprefix("SIG").partition("+")
@@ -126,6 +133,10 @@ class _Handles:
         except ProcessLookupError:
             return False
         return True
+
+    def is_over(self, pid: int) -> bool:
+        """Whether a process that was taken has ended since, or had."""
+        return bool(select.select([self._fds[pid]], [], [], 0)[0])
 
     def take_tree(self, root: int, freeze: bool) -> None:
         """Take hold of all that descend from `root`.

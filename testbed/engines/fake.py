@@ -280,6 +280,9 @@ class _FakeChannel:
         (process.killed if number == signals.SIGKILL else process.term).set()
         return {"sent": [process.pid]}
 
+    def _ended(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"ended": [pid for pid in request["pids"] if self._engine.processes[pid].done.is_set()]}
+
     def _under_way(self, request: dict[str, Any]) -> dict[str, Any]:
         before_ns = request["before_ns"] or time.monotonic_ns()
         links = {"frames": 0, "due_in_s": 0.0, "left_in_s": 0.0, "stay_s": 0.0}

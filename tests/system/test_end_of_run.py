@@ -135,6 +135,17 @@ hosts:
 links: {{a <-> b: {{delay: 300 ms}}}}
 expect: [b->a.delivered > 3]
 """
+LAST = """import socket, subprocess, sys
+subprocess.Popen(['sleep', '60'])
+s = socket.socket(2, 2); s.bind(('', 9000))
+s.recv(9)
+sys.exit(7)
+"""
+DIES = f"""{HEAD}
+hosts:
+  s: {{serve: [python3, -c, {json.dumps(LAST)}]}}
+  c: {{run: [python3, -c, "import socket; socket.socket(2, 2).sendto(b'x', ('s', 9000))"]}}
+"""
 ROUTED = f"""{HEAD}
 networks: {{one: {{subnet: 198.18.1.0/24}}, two: {{subnet: 198.18.2.0/24}}}}
 hosts:
@@ -225,6 +236,14 @@ def test_servers_that_close_connections_for_ever_are_not_waited_for(engine: str,
     outcome, shown, run = ran(CALLING, engine, tmp_path)
     assert outcome == "pass", shown
     assert run["stopping_ns"] - run["programs"]["r.r"]["ended_ns"] < 20e9  # type: ignore[index,operator]
+
+
+def test_a_serve_that_dies_of_the_last_packet_has_failed(engine: str, tmp_path: Path) -> None:
+    """Also where others hold its output, as Docker then learns of its end two seconds later."""
+    outcome, shown, run = ran(DIES, engine, tmp_path)
+    assert outcome == "fail" and "s.s ended with status 7 after" in shown, shown
+    program = run["programs"]["s.s"]  # type: ignore[index]
+    assert not program["stopped"] and program["exit"] == 7
 
 
 def test_a_link_that_takes_longer_than_patience_gets_its_time_and_says_so(engine: str, tmp_path: Path) -> None:

@@ -497,3 +497,13 @@ def test_a_program_that_does_not_say_at_first_whose_it_is_is_a_hosts_all_the_sam
     assert not wait.running()
     refuses[0] = False
     assert wait.running()
+
+
+def test_a_process_has_ended_when_all_its_threads_have_asked_for_or_not() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        deadline = time.monotonic() + 20
+        while not processes.has_ended(ended.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert processes.has_ended(ended.pid), "nobody has asked for its status"
+    assert processes.has_ended(ended.pid), "not there at all"
+    assert not processes.has_ended(os.getpid())

@@ -324,6 +324,17 @@ def test_a_serve_that_dies_while_the_last_packets_are_under_way_has_not_lived_to
     assert not run.records["h.server"].stopped
 
 
+def test_a_serve_that_died_before_others_were_stopped_has_not_lived_to_the_end_though_it_is_told_later() -> None:
+    run = ended()
+    run.step(5)
+    run.under_way(Seen(100), 6)
+    run.gone("h.server", 7)
+    assert run.step(8) == [Signal("h.server", "TERM")], "who knows what it has left behind"
+    run.ended("h.server", 1, 2 * S)
+    record = run.records["h.server"]
+    assert run.over and not record.stopped and (record.exit, record.ended_ns) == (1, 7)
+
+
 def test_what_a_kernel_still_has_to_send_is_waited_for_while_it_gets_less() -> None:
     run = ended()
     run.step(5)
