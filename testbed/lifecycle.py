@@ -136,7 +136,7 @@ class Lifecycle:
         now_ns = now_ns if life.gone_ns is None else min(now_ns, life.gone_ns)
         record, began_ns = life.record, life.record.started_ns or 0
         record.ended_ns = now_ns
-        late = life.timed_out and now_ns - began_ns > life.program.timeout_ns
+        late = life.timed_out and now_ns - began_ns > life.program.timeout_ns and life.gone_ns is None
         record.exit = "flood" if life.flooded else "timeout" if late else exit
         if life.flooded or (life.stop_sent_ns is not None and now_ns < life.stop_sent_ns):
             record.stopped = False

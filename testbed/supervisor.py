@@ -34,7 +34,7 @@ class Hands(Protocol):
 
     def still_there(self) -> None: ...
     def sockets(self, host: str, pid: int) -> Sequence[Mapping[str, Any]]: ...
-    def signal(self, host: str, pid: int, name: str, tree: bool = False) -> object: ...
+    def signal(self, host: str, pid: int, name: str, tree: bool = False) -> Sequence[int]: ...
     def ended(self, pids: Sequence[int]) -> Sequence[int]: ...
     def under_way(self, before_ns: int | None) -> Mapping[str, Any]: ...
 
@@ -160,13 +160,15 @@ class Supervisor:
     def _signal(self, action: Signal) -> None:
         process = self._processes[action.id]
         if process.exit is None:
-            if action.signal == "KILL":
+            program, kill = self._plan.program(action.id), action.signal == "KILL"
+            if kill:
                 self._killed_s[action.id] = time.monotonic()
-            elif self._plan.program(action.id).kind == "run":  # who did not end by itself may be a server
-                self._life.records[action.id].listened = tuple(
-                    sorted(self._sockets(self._plan.program(action.id)))
-                )
-            self._agent.signal(self._plan.program(action.id).host, process.pid, action.signal, action.tree)
+            elif program.kind == "run":  # who did not end by itself may be a server
+                self._life.records[action.id].listened = tuple(sorted(self._sockets(program)))
+            now_ns = time.monotonic_ns()
+            told = self._agent.signal(program.host, process.pid, action.signal, action.tree)
+            if program.kind == "run" and not told and not kill:
+                self._life.gone(action.id, now_ns)
 
     def _find_dead(self) -> None:
         """Tell the lifecycle who has ended before anybody is stopped: an engine may learn of it later."""

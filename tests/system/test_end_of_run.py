@@ -246,6 +246,14 @@ def test_a_serve_that_dies_of_the_last_packet_has_failed(engine: str, tmp_path: 
     assert not program["stopped"] and program["exit"] == 7
 
 
+def test_a_run_that_leaves_somebody_behind_who_holds_its_output_has_ended_in_time(
+    engine: str, tmp_path: Path
+) -> None:
+    text = f"{HEAD}hosts: {{a: {{run: sh -c 'sleep 60 & exit 0', timeout: 1 s}}}}"
+    outcome, shown, _ = ran(text, engine, tmp_path)
+    assert outcome == "pass", shown
+
+
 def test_a_link_that_takes_longer_than_patience_gets_its_time_and_says_so(engine: str, tmp_path: Path) -> None:
     outcome, shown, run = ran(SLOW.replace("RATE", "160 kbit/s"), engine, tmp_path)  # 104,200 bytes: 5.2 s
     assert outcome == "pass", shown

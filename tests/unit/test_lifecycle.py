@@ -335,6 +335,17 @@ def test_a_serve_that_died_before_others_were_stopped_has_not_lived_to_the_end_t
     assert run.over and not record.stopped and (record.exit, record.ended_ns) == (1, 7)
 
 
+def test_a_run_that_was_gone_when_its_time_was_over_has_ended_in_time() -> None:
+    run = Lifecycle([program("quick", timeout_ns=S)], start_ns=0, timeout_ns=9 * S)
+    run.step(0)
+    run.started("h.quick", 0)
+    assert run.step(S + 1) == [Signal("h.quick", "TERM")]
+    run.gone("h.quick", S + 2)
+    run.ended("h.quick", 0, 2 * S)
+    record = run.records["h.quick"]
+    assert (record.exit, record.stopped, record.ended_ns) == (0, False, S + 2)
+
+
 def test_what_a_kernel_still_has_to_send_is_waited_for_while_it_gets_less() -> None:
     run = ended()
     run.step(5)
