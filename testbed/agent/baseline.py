@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from testbed.agent.host import Host, Nic
 from testbed.errors import CapabilityError, ConditionError
 
 _GROUPS6, _GROUPS6_METRIC = "ff00::/8", 1  # the kernel's own routes have 256
+_OWN_ROUTES_S = 20.0
 _PING_RANGE = "net.ipv4.ping_group_range"
 
 
@@ -37,6 +39,7 @@ def apply(host: Host) -> dict[str, Any]:
         sysctls = _write_sysctls(host)
         if host.dual:
             namespaces.batch("ip", address_commands(host, _read(now, host)), host.netns, doing)
+            await_own_routes(host, lambda: now.routes(socket.AF_INET6, kernel.LOCAL))
         if links or host.dual:
             seen = _read(now, host)
         namespaces.batch("ip", removals(host, seen), host.netns, doing)
@@ -107,6 +110,21 @@ def address_commands(host: Host, seen: dict[str, Any]) -> list[str]:
                 gone.append(f"addr del {_written(address)} dev {link['ifname']}")
         come += [f"addr add {address} dev {link['ifname']} nodad" for address in sorted(missing)]
     return gone + come
+
+
+def await_own_routes(host: Host, local: Callable[[], list[dict[str, Any]]]) -> None:
+    """Until every IPv6 address of the host can be reached from within.
+
+    The kernel gives such an address its route later, from a work queue (net/ipv6/addrconf.c, addrconf_dad_work),
+    and on a busy machine much later. `local` reads that table. Raises ConditionError for one that never comes.
+    """
+    wanted = {(address.split("/")[0], nic.name) for nic in host.nics for address in _ipv6_of(nic)}
+    deadline = time.monotonic() + _OWN_ROUTES_S
+    while missing := wanted - {(route["dst"], route.get("dev")) for route in local() if route["type"] == "local"}:
+        if time.monotonic() > deadline:
+            named = ", ".join(f"{address} on {dev}" for address, dev in sorted(missing))
+            raise ConditionError(f"{host.name}: the kernel has no route to its own {named}")
+        time.sleep(0.002)
 
 
 def link_local(mac: str) -> str:

@@ -339,3 +339,24 @@ def test_an_ipv6_neighbour_is_a_neighbour() -> None:
     assert baseline.differences(dual_host(), seen) == [
         f"neighbour {PEER6} dev eth0 was to be {PEER_MAC} and is absent"
     ]
+
+
+def test_own_addresses_of_a_dual_host_are_awaited_until_the_kernel_has_routes_to_them() -> None:
+    """It adds them from a work queue; what asked for the routes before that missed some of them."""
+    wanted = dual_host()
+    own = [
+        route(address, nic.name) | {"type": "local"}
+        for nic in wanted.nics
+        if nic.ip6
+        for address in (nic.ip6, baseline.link_local(nic.mac))
+    ]
+    elsewhere = [one | {"dev": "lo"} for one in own]
+    answers = [[], own[:1], [*elsewhere, *own[1:]], [one | {"type": "anycast"} for one in own], own, []]
+    baseline.await_own_routes(wanted, lambda: answers.pop(0))
+    assert answers == [[]]
+
+
+def test_an_own_address_that_the_kernel_never_has_a_route_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baseline, "_OWN_ROUTES_S", 0.0)
+    with pytest.raises(ConditionError, match=r"the kernel has no route to its own .* on eth"):
+        baseline.await_own_routes(dual_host(), list)
