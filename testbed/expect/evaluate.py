@@ -115,7 +115,7 @@ class Evaluator:
         found = _found(target.shown(member), value, dimension)
         if dimension != "time":
             return found
-        late_ns, overdue_ns = self.evidence.lateness_ns(member), self.evidence.overdue_ns(target, member)
+        late_ns, overdue_ns = self.evidence.lateness_ns(member), self.evidence.overdue_ns(target, member, value)
         return replace(found, late_ns=late_ns, overdue_ns=overdue_ns)
 
     def _sum(self, target: Target) -> Found:

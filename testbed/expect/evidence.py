@@ -13,7 +13,7 @@ from testbed.limits import MEMORY_BYTES, OUTPUT_BYTES
 from testbed.measure.link_metrics import LinkFrames, by_link
 from testbed.measure.metrics import BUILT_IN, Declared, Reported, built_in, report
 from testbed.measure.records import LESS_BUSY, MEMORY_KILLS, Outcome, ProgramRecord, Records
-from testbed.measure.samples import Counts, Samples, TooFew, aggregate
+from testbed.measure.samples import Counts, Samples, TooFew, Value, aggregate
 from testbed.measure.statistics import Number
 from testbed.plan.types import Metric, Plan, Program
 from testbed.scenario.fields import did_you_mean
@@ -203,15 +203,15 @@ class Evidence:
                 of_peer[peer] = of_peer.get(peer, self._waited_ns(peer)) + self._late_ns(link.id)
         return self._waited_ns(member.host) + max(of_peer.values(), default=self.records.proof.canary_p99_ns)
 
-    def overdue_ns(self, target: Target, member: Member) -> Number:
-        """By how much lateness has changed a time, known frame by frame: 0 but of a link's one_way_delay.
+    def overdue_ns(self, target: Target, member: Member, found: Value) -> Number:
+        """By how much lateness has changed this time, known frame by frame: 0 but of a link's one_way_delay.
 
         Below 0 where it made an aggregate less, as it may a standard deviation. Raises Undecided as `value` does.
         """
         if member.link is None:
             return 0
         due = self._aggregated(target, member, self.links[member.link.id].due_samples(target.metric))
-        [as_due], [found] = due.values, self.value(target, member).values
+        [as_due] = due.values
         assert not isinstance(as_due, str | Counts) and not isinstance(found, str | Counts)
         return 0 if found == as_due else found - as_due  # infinite is infinite when it was due, too
 
